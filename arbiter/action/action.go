@@ -1,0 +1,74 @@
+// Package action holds what a policy's steps can do: one file per action, and
+// the table below.
+package action
+
+import (
+	"context"
+	"io"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/policy"
+)
+
+// An Action is one kind of step with its options.
+type Action interface {
+	// Needs is the state in which the container must be when Run is called.
+	Needs() policy.Needs
+	// Run does the work. It returns promptly when ctx is done; the error then
+	// wraps ctx.Err(). What it learned so far is in Result all the same.
+	Run(ctx context.Context, env Env) (Result, error)
+}
+
+// Artifacts is where an action puts the files that it produces.
+type Artifacts interface {
+	// Create opens a new artifact of the case. It is written as NAME.partial
+	// and gets its name on Close; Abort leaves the partial file and says so.
+	Create(name string) (Artifact, error)
+}
+
+// An Artifact is a file being written. Write fails once the case's disk
+// budget is used up.
+type Artifact interface {
+	io.Writer
+	// File is the open file, for writers that need seeks and holes.
+	File() FileWriter
+	Close() error
+	Abort(why error)
+}
+
+// FileWriter is what a sparse writer needs of *os.File.
+type FileWriter interface {
+	io.Writer
+	io.WriterAt
+	io.Seeker
+	Truncate(size int64) error
+	Fd() uintptr
+	Name() string
+}
+
+// Env is everything an action may use.
+type Env struct {
+	Case      string        // the case's id
+	CaseJSON  func() []byte // the case as `exec` and `webhook` hand it on
+	Facts     policy.Facts
+	Rule      *policy.Rule
+	Step      policy.Step
+	Cgroup    cgroup.Cgroup
+	Proc      proc.FS
+	Artifacts Artifacts
+	Log       hclog.Logger
+	// Progress tells how far a long action is, in bytes; total 0 is unknown.
+	Progress func(done, total uint64)
+	// Borrow asks for more borrowed room in the middle of the step, in bytes
+	// above the original limit, within the budgets.
+	Borrow func(ctx context.Context, bytes uint64) error
+}
+
+// Result is what an action learned, whether it failed or not.
+type Result struct {
+	Summary string            // one line for people
+	Details map[string]string // figures, for the case's record
+}
