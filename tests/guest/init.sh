@@ -1,0 +1,63 @@
+#!/bin/busybox sh
+# The guest's pid 1: mount, run /job.sh, tell its status, power off.
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run /data /root /etc /usr/bin /sbin /src
+/bin/busybox --install -s /bin
+export PATH=/src/bin:/bin:/usr/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+ln -sf /proc/self/fd /dev/fd
+echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
+echo 'root:x:0:' >/etc/group
+echo '127.0.0.1 localhost' >/etc/hosts
+hostname guest
+ip link set lo up
+
+v1=
+for word in $(cat /proc/cmdline); do
+	case $word in
+	guest_v1) v1=1 ;;
+	guest_kernel=*) export GUEST_KERNEL=${word#guest_kernel=} ;;
+	esac
+done
+if [ "$v1" ]; then
+	mount -t tmpfs cgroup /sys/fs/cgroup
+	for c in memory freezer cpu cpuacct pids; do
+		mkdir "/sys/fs/cgroup/$c"
+		mount -t cgroup -o "$c" "$c" "/sys/fs/cgroup/$c" || echo "guest: no cgroup v1 $c"
+	done
+	# Since 5.11 this is always so.
+	echo 1 >/sys/fs/cgroup/memory/memory.use_hierarchy 2>/dev/null
+else
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	for c in $(cat /sys/fs/cgroup/cgroup.controllers); do
+		echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null
+	done
+fi
+
+# NVMe devices are found asynchronously.
+n=0
+while [ ! -b /dev/nvme1n1 ] && [ $n -lt 100 ]; do
+	n=$((n + 1))
+	usleep 50000
+done
+mount -t ext4 /dev/nvme0n1 /data || echo 'guest: no /data'
+export TMPDIR=/data
+mkswap /dev/nvme1n1 >/dev/null && export GUEST_SWAP=/dev/nvme1n1
+
+# The firmware's last line has no end.
+echo
+dmesg -c >/dev/null
+cd /src
+sh /job.sh
+status=$?
+if [ $status -ne 0 ]; then
+	echo "guest: the kernel's last words:"
+	dmesg | tail -n 60
+fi
+# A panic must still be seen; whatever is left of the job's output must not.
+echo "guest-exit: $status"
+poweroff -f
