@@ -56,8 +56,9 @@ const (
 	Updated
 	// Removed says that the container is gone or about to be removed.
 	Removed
-	// Synced says that the source has reported everything that exists at its
-	// start. It carries no container.
+	// Synced says that the source has reported everything that exists. It
+	// carries no container and comes after every full listing: at the source's
+	// start, and again whenever it has found its peer anew.
 	Synced
 )
 
@@ -65,4 +66,10 @@ const (
 type Event struct {
 	Kind      EventKind
 	Container Container
+
+	// Done, if not nil, must be called once the event is dealt with: a
+	// container that a source holds back before its first instruction (NRI's
+	// StartContainer) starts then, guarded. The source waits for a bounded
+	// time only; calling Done late or twice does no harm.
+	Done func()
 }
