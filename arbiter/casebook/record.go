@@ -1,5 +1,17 @@
 // Package casebook keeps the durable record of cases: one directory a case,
 // with case.json, timeline.jsonl and the artifacts.
+//
+//	STATE/cases/20261121T061502-7f3a/
+//	    case.json        identity, rule, facts, plan, steps, verdict, outcome
+//	    timeline.jsonl   append-only, one JSON object a line
+//	    artifacts/       what the steps produced; NAME.partial while half written
+//
+// case.json is replaced as a whole (temporary file, fsync, rename, fsync of
+// the directory), so a reader finds the old or the new one. Directories are
+// 0700 and files 0600: artifacts hold the memory of other people's programs.
+//
+// A full or read-only disk gives errors and never a hang or a lost case: the
+// record lives in memory as well, and every Save tries again.
 package casebook
 
 import (
