@@ -88,6 +88,10 @@ type ArmOptions struct {
 	// Hold asks for a guard: limit events, and a kernel that does not kill
 	// first. Without it the cgroup is only watched (samples).
 	Hold bool
+	// Observe asks for EventLimit without a guard: nothing in the kernel is
+	// changed and the kernel decides as ever (v1: the eventfd without the
+	// flag; v2: oom in memory.events). Ignored where Hold is set.
+	Observe bool
 	// AlwaysGuard is the policy's guard = "always" (v2).
 	AlwaysGuard bool
 	// Sample asks for EventSample: the rule's trigger is usage or growth.
