@@ -1,0 +1,201 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A dir is one open cgroup directory. All access goes through its descriptor,
+// so that a directory of the same name made later is never taken for it.
+type dir struct {
+	f    *os.File
+	path string // relative to the hierarchy's mount, with a leading slash
+	ino  uint64
+}
+
+// openDir opens path under the hierarchy mounted at mount.
+func openDir(mount, path string) (*dir, error) {
+	fd, err := unix.Open(filepath.Join(mount, path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %s: %w", path, goneOr(err))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat cgroup %s: %w", path, goneOr(err))
+	}
+	return &dir{f: os.NewFile(uintptr(fd), path), path: path, ino: st.Ino}, nil
+}
+
+func (d *dir) fd() int { return int(d.f.Fd()) }
+
+func (d *dir) close() error { return d.f.Close() }
+
+// open opens a file of the cgroup.
+func (d *dir) open(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(d.fd(), name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of %s: %w", name, d.path, d.gone(err))
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// read returns the whole of a file of the cgroup.
+func (d *dir) read(name string) ([]byte, error) {
+	f, err := d.open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		return nil, fmt.Errorf("read %s of %s: %w", name, d.path, d.gone(err))
+	}
+	return b.Bytes(), nil
+}
+
+// value is a file that holds one word, without its newline.
+func (d *dir) value(name string) (string, error) {
+	b, err := d.read(name)
+	return strings.TrimSpace(string(b)), err
+}
+
+// number is a file that holds one number.
+func (d *dir) number(name string) (uint64, error) {
+	v, err := d.value(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read %s of %s: %w", name, d.path, err)
+	}
+	return n, nil
+}
+
+// write puts value into a file of the cgroup in one write(2).
+func (d *dir) write(name, value string) error {
+	f, err := d.open(name, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return d.writeTo(f, name, value)
+}
+
+// writeTo is write with a file that is open already.
+func (d *dir) writeTo(f *os.File, name, value string) error {
+	if _, err := f.WriteAt([]byte(value), 0); err != nil {
+		return fmt.Errorf("write %s=%s of %s: %w", name, value, d.path, d.gone(err))
+	}
+	return nil
+}
+
+// alive reports whether the directory still exists. The kernel keeps an open
+// directory readable after rmdir, but it has no files any more.
+func (d *dir) alive() bool {
+	return unix.Faccessat(d.fd(), "cgroup.procs", unix.F_OK, 0) == nil
+}
+
+// has reports whether the kernel offers a file here.
+func (d *dir) has(name string) bool {
+	return unix.Faccessat(d.fd(), name, unix.F_OK, 0) == nil
+}
+
+// gone turns the errors of a removed cgroup into ErrGone. ENOENT also means
+// that this kernel lacks a file, hence the look at the directory.
+func (d *dir) gone(err error) error {
+	if isGone(err) && !d.alive() {
+		return fmt.Errorf("%w (%w)", ErrGone, err)
+	}
+	return err
+}
+
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)
+}
+
+// goneOr is gone for a directory that could not be opened at all.
+func goneOr(err error) error {
+	if isGone(err) {
+		return fmt.Errorf("%w (%w)", ErrGone, err)
+	}
+	return err
+}
+
+// children names the child cgroups. One that vanishes meanwhile is left out.
+func (d *dir) children() ([]string, error) {
+	f, err := d.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		return nil, fmt.Errorf("list cgroup %s: %w", d.path, d.gone(err))
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// child opens a child cgroup.
+func (d *dir) child(name string) (*dir, error) {
+	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	path := filepath.Join(d.path, name)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroup %s: %w", path, goneOr(err))
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat cgroup %s: %w", path, goneOr(err))
+	}
+	return &dir{f: os.NewFile(uintptr(fd), path), path: path, ino: st.Ino}, nil
+}
+
+// walk calls f for d and every cgroup below it, parents first. f must not keep
+// the directories; one that vanishes meanwhile is skipped.
+func (d *dir) walk(f func(*dir) error) error {
+	if err := f(d); err != nil {
+		return err
+	}
+	names, err := d.children()
+	if err != nil {
+		return ignoreGone(err)
+	}
+	for _, name := range names {
+		c, err := d.child(name)
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = c.walk(f)
+		c.close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,136 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// An FS is the cgroup file system of one host: the memory hierarchy and
+// whatever can freeze.
+type FS struct {
+	// OnChange is called after each recorded transition, with its stage and
+	// the directory's path: crash tests end the process exactly there. It is
+	// set before anything else is called, or never.
+	OnChange func(stage, path string)
+
+	mounts  mounts
+	version int
+	proc    string // a mounted procfs
+	log     hclog.Logger
+	watch   *watch
+	handle  func(Event)
+
+	mu      sync.Mutex
+	nodes   map[string]*node  // open directories by path
+	cgroups map[string]Cgroup // what Get gave out, by path
+}
+
+// Open finds the cgroup hierarchies mounted at root or below it: version 1
+// where its memory controller is mounted, else version 2.
+func Open(root string, log hclog.Logger) (*FS, error) {
+	m, err := findMounts(root)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroups at %s: %w", root, err)
+	}
+	s := &FS{mounts: m, proc: "/proc", log: log, nodes: map[string]*node{}, cgroups: map[string]Cgroup{}}
+	switch {
+	case m.memory != "":
+		s.version = 1
+	case m.unified != "":
+		s.version = 2
+		s.mounts.memory = m.unified
+	default:
+		return nil, fmt.Errorf("open cgroups at %s: no memory hierarchy is mounted there: %w", root, ErrNotSupported)
+	}
+	if s.watch, err = newWatch(log); err != nil {
+		return nil, fmt.Errorf("open cgroups at %s: %w", root, err)
+	}
+	return s, nil
+}
+
+// Version is 1 or 2: the cgroup version of the memory controller.
+func (s *FS) Version() int { return s.version }
+
+// Handle sets the one receiver of events. It is called from the watching
+// goroutine and must not block. Set it before Run.
+func (s *FS) Handle(f func(Event)) { s.handle = f }
+
+// Run watches every armed cgroup until ctx is done: one goroutine and one
+// epoll instance, however many there are.
+func (s *FS) Run(ctx context.Context) error { return s.watch.run(ctx) }
+
+// Close closes every cgroup, which disarms those that are armed.
+func (s *FS) Close() error {
+	s.mu.Lock()
+	var open []Cgroup
+	for _, c := range s.cgroups {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, c := range open {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(append(errs, s.watch.close())...)
+}
+
+// Get opens the cgroup at path, relative to the memory hierarchy's mount. As
+// long as it is open the same directory gives the same Cgroup; a new directory
+// at the same path gives a new one.
+func (s *FS) Get(path string) (Cgroup, error) {
+	path = filepath.Clean("/" + path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.cgroups[path]; ok && s.sameDir(c) {
+		return c, nil
+	}
+	c, err := s.newCgroup(path)
+	if err != nil {
+		return nil, err
+	}
+	s.cgroups[path] = c
+	return c, nil
+}
+
+func (s *FS) newCgroup(path string) (Cgroup, error) {
+	return newV1(s, path)
+}
+
+// sameDir reports whether c's directory still is what its path leads to.
+func (s *FS) sameDir(c Cgroup) bool {
+	d, err := openDir(s.mounts.memory, c.Path())
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	return d.ino == c.ID()
+}
+
+// forget takes a closed Cgroup off the books. s.mu is not held.
+func (s *FS) forget(c Cgroup) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cgroups[c.Path()] == c {
+		delete(s.cgroups, c.Path())
+	}
+}
+
+// emit hands an event to the receiver. Only the watching goroutine calls it.
+func (s *FS) emit(e Event) {
+	if s.handle != nil {
+		s.handle(e)
+	}
+}
+
+// changed tells OnChange and the log of a transition.
+func (s *FS) changed(stage, path string) {
+	s.log.Debug("cgroup changed", "stage", stage, "cgroup", path)
+	if s.OnChange != nil {
+		s.OnChange(stage, path)
+	}
+}
