@@ -122,6 +122,7 @@ func leak(o *options, p *progress.Writer, say func(string, ...any)) error {
 	// fault; and a thread that does must not keep the others from running.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(o.threads + 2)
+	startThreads(o.threads + min(o.threads, 32) + 16)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, os.Interrupt)
 	defer stop()
 	if o.ignoreTerm {
@@ -151,6 +152,22 @@ func leak(o *options, p *progress.Writer, say func(string, ...any)) error {
 	}
 	<-ctx.Done()
 	return errors.New("ended by a signal")
+}
+
+// startThreads makes the runtime own n idle threads. It crashes when the kernel
+// refuses it a new one, as it does at the limit (clone fails with ENOMEM).
+func startThreads(n int) {
+	var started, done sync.WaitGroup
+	started.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			started.Done()
+			started.Wait()
+		})
+	}
+	done.Wait()
 }
 
 func endOfHold(ctx context.Context, o *options) error {
