@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -24,6 +25,8 @@ type FS struct {
 	log     hclog.Logger
 	watch   *watch
 	handle  func(Event)
+
+	noGuards atomic.Bool // DropGuards is in force
 
 	mu      sync.Mutex
 	nodes   map[string]*node  // open directories by path
