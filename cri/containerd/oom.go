@@ -1,0 +1,55 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+
+	eventtypes "github.com/containerd/containerd/api/events"
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/arbiterd/arbiter/cri"
+)
+
+// AnnounceOOM tells containerd that a container ran out of memory, as its shim
+// does when the kernel kills. The CRI plugin then gives "OOMKilled" as the
+// reason of the container's end, whether it hears of the end before or after.
+// A kill by the kernel itself needs no announcement.
+func (s *Source) AnnounceOOM(ctx context.Context, c cri.Container) error {
+	ns, err := s.namespaceOf(c)
+	if err != nil {
+		return err
+	}
+	value, err := proto.Marshal(&eventtypes.TaskOOM{ContainerID: c.ID})
+	if err != nil {
+		return err
+	}
+	// The type's bare name: containerd's registry knows no "type.googleapis.com/".
+	_, err = s.events.Publish(inNamespace(ctx, ns), &eventsapi.PublishRequest{
+		Topic: "/tasks/oom",
+		Event: &anypb.Any{TypeUrl: "containerd.events.TaskOOM", Value: value},
+	})
+	if err != nil {
+		return fmt.Errorf("publish /tasks/oom for %s: %w", c, err)
+	}
+	return nil
+}
+
+// Paused tells whether the runtime considers the container paused, whoever
+// froze it. It makes the shim run the runtime once, so ask for one container
+// when it matters, and with a deadline.
+func (s *Source) Paused(ctx context.Context, c cri.Container) (bool, error) {
+	ns, err := s.namespaceOf(c)
+	if err != nil {
+		return false, err
+	}
+	rsp, err := s.tasks.Get(inNamespace(ctx, ns), &tasksapi.GetRequest{ContainerID: c.ID})
+	if err != nil {
+		return false, fmt.Errorf("get task of %s: %w", c, err)
+	}
+	st := rsp.GetProcess().GetStatus()
+	return st == task.Status_PAUSED || st == task.Status_PAUSING, nil
+}
