@@ -31,35 +31,17 @@ func Decode(files []File) (*Policy, Diagnostics) {
 		diags = append(diags, d.diags...)
 	}
 	diags = append(diags, duplicateNames(p.Rules)...)
-	if !diags.HasErrors() {
-		diags = append(diags, unreachable(p.Rules)...)
-	}
-	diags.sortByPosition(order)
 	if diags.HasErrors() {
+		diags.sortByPosition(order)
 		return nil, diags
 	}
 	for _, r := range p.Rules {
 		r.compiled = compileRule(r)
 	}
 	p.index = newIndex(p.Rules)
+	diags = append(diags, p.index.unreachable()...)
+	diags.sortByPosition(order)
 	return p, diags
-}
-
-// Merge is the set of files that is in force when directories are given in
-// order: a later one masks a file of the same name in an earlier one, and all
-// that remain are sorted by file name. Names are paths.
-func Merge(dirs ...[]File) []File {
-	byName := make(map[string]File)
-	for _, dir := range dirs {
-		for _, f := range dir {
-			byName[path.Base(f.Name)] = f
-		}
-	}
-	var out []File
-	for _, name := range sortedKeys(byName) {
-		out = append(out, byName[name])
-	}
-	return out
 }
 
 // digest tells two sets of files apart: by their names without directories,
