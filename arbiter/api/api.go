@@ -107,6 +107,11 @@ type DisarmRequest struct {
 	All    bool   `json:"all,omitempty"`
 }
 
+// Explanation answers /v1/explain.
+type Explanation struct {
+	Text string `json:"text"`
+}
+
 // Done answers an order.
 type Done struct {
 	Case    string `json:"case,omitempty"`

@@ -36,9 +36,9 @@ func TimeOf(id string) (time.Time, bool) {
 	return t, err == nil
 }
 
-// checkPart refuses what no id can contain, so that nothing from outside ever
+// CheckPart refuses what no id can contain, so that nothing from outside ever
 // becomes part of a path.
-func checkPart(part string) error {
+func CheckPart(part string) error {
 	if part == "" || len(part) > len(idTime)+5 || strings.Trim(part, "0123456789abcdefT-") != "" {
 		return fmt.Errorf("%q: %w", part, ErrInvalidID)
 	}
@@ -47,7 +47,7 @@ func checkPart(part string) error {
 
 // findID picks the one id that is part or contains it.
 func findID(ids []string, part string) (string, error) {
-	if err := checkPart(part); err != nil {
+	if err := CheckPart(part); err != nil {
 		return "", err
 	}
 	var hits []string

@@ -119,6 +119,22 @@ func (b *Book) Get(part string) (*Record, error) {
 	return b.record(id)
 }
 
+// GetFull reads a case with as much of its timeline as can be read.
+func (b *Book) GetFull(part string) (*Full, error) {
+	r, err := b.Get(part)
+	if err != nil {
+		return nil, err
+	}
+	timeline, err := b.Timeline(r.ID)
+	if err != nil {
+		b.log.Debug("timeline not readable", "case", r.ID, "error", err)
+	}
+	if timeline == nil {
+		timeline = []Entry{}
+	}
+	return &Full{Record: r, Timeline: timeline}, nil
+}
+
 // Timeline reads a case's timeline as far as it can be read.
 func (b *Book) Timeline(id string) ([]Entry, error) {
 	root, err := b.caseRoot(id)
@@ -138,8 +154,8 @@ func (b *Book) Timeline(id string) ([]Entry, error) {
 // OpenArtifact opens an artifact of a case, also a partial one, and tells its
 // size now. The id is a whole one.
 func (b *Book) OpenArtifact(id, name string) (*os.File, fs.FileInfo, error) {
-	if err := checkName(name); err != nil {
-		return nil, nil, fmt.Errorf("artifact %q: %w", name, err)
+	if checkName(name) != nil {
+		return nil, nil, fmt.Errorf("case %s has no artifact %q: %w", id, name, ErrNotFound)
 	}
 	root, err := b.caseRoot(id)
 	if err != nil {

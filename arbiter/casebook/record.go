@@ -87,3 +87,15 @@ type Entry struct {
 	What string            `json:"what"` // "held", "step heap-dump ok", ...
 	Data map[string]string `json:"data,omitempty"`
 }
+
+// A Full is a case with its timeline.
+type Full struct {
+	*Record
+	Timeline []Entry `json:"timeline"`
+}
+
+// A Listing is an answer to a Filter.
+type Listing struct {
+	Cases  []*Record `json:"cases"`
+	Broken []string  `json:"broken,omitempty"` // why cases are missing from it
+}

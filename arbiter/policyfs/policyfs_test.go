@@ -160,6 +160,7 @@ func TestLoadDuringConfigMapSwaps(t *testing.T) {
 		}
 	}
 	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
 	wg.Go(func() {
 		for n := 1; n <= 300; n++ {
 			publish(n)
