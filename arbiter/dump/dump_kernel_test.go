@@ -1,0 +1,387 @@
+package dump
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// dumpOne dumps one process into a new file.
+func dumpOne(t testing.TB, tg *target, change func(*Request)) (Core, Report, string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), fmt.Sprintf("core.%d.elf", tg.pid))
+	core, report := dumpTo(t, tg, name, change)
+	return core, report, name
+}
+
+func dumpTo(t testing.TB, tg *target, name string, change func(*Request)) (Core, Report) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	req := Request{Held: []Process{tg.process(t)}, Targets: []Target{{Pid: tg.pid}}}
+	if change != nil {
+		change(&req)
+	}
+	report, err := Helper{}.Dump(ctx, req, []*os.File{f}, Hold{}, nil)
+	if err != nil {
+		t.Fatalf("dump %d: %v", tg.pid, err)
+	}
+	if len(report.Cores) != 1 {
+		t.Fatalf("%d cores", len(report.Cores))
+	}
+	return report.Cores[0], report
+}
+
+// openCore reads a core's program headers with the standard library.
+func openCore(t testing.TB, name string) *elf.File {
+	t.Helper()
+	f, err := elf.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if f.Type != elf.ET_CORE || f.Machine != elf.EM_X86_64 {
+		t.Fatalf("%s: %v for %v", name, f.Type, f.Machine)
+	}
+	return f
+}
+
+// compare holds every page of a core against the stopped process: what is in
+// the file must be the same; what is not must be zero in the process, or lie
+// in a file that still exists, or was not to be dumped. It returns how many
+// pages were compared.
+func compare(t testing.TB, core *elf.File, tg *target) (pages int) {
+	t.Helper()
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", tg.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	smaps, err := os.Open(fmt.Sprintf("/proc/%d/smaps", tg.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer smaps.Close()
+	vmas, err := parseSmaps(smaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byStart := map[uint64]vma{}
+	for _, v := range vmas {
+		byStart[v.Start] = v
+	}
+	zero := make([]byte, pageSize)
+	wrong := 0
+	for _, p := range core.Progs {
+		if p.Type != elf.PT_LOAD {
+			continue
+		}
+		if p.Filesz > 0 {
+			n, bad := compareSegment(t, p, mem)
+			pages, wrong = pages+n, wrong+bad
+		}
+		v, ok := byStart[p.Vaddr]
+		if !ok || v.file() || v.IO || v.DontDump || p.Memsz > 1<<31 {
+			continue
+		}
+		there := make([]byte, pageSize)
+		for at := p.Filesz; at < p.Memsz; at += pageSize {
+			if n, _ := mem.ReadAt(there, int64(p.Vaddr+at)); n == pageSize && !bytes.Equal(there, zero) {
+				if wrong++; wrong < 5 {
+					t.Errorf("page %#x of %s is not in the core", p.Vaddr+at, v.Name)
+				}
+			}
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("%d pages differ", wrong)
+	}
+	return pages
+}
+
+func compareSegment(t testing.TB, p *elf.Prog, mem io.ReaderAt) (pages, wrong int) {
+	t.Helper()
+	const step = 1 << 20
+	here, there := make([]byte, step), make([]byte, step)
+	for at := uint64(0); at < p.Filesz; at += step {
+		n := min(step, p.Filesz-at)
+		if _, err := p.ReadAt(here[:n], int64(at)); err != nil && err != io.EOF {
+			t.Fatalf("read core at %#x: %v", p.Vaddr+at, err)
+		}
+		if m, err := mem.ReadAt(there[:n], int64(p.Vaddr+at)); uint64(m) < n {
+			t.Errorf("read process at %#x: %v", p.Vaddr+at, err)
+			return pages, wrong + 1
+		}
+		for i := uint64(0); i < n; i += pageSize {
+			pages++
+			if !bytes.Equal(here[i:i+pageSize], there[i:i+pageSize]) {
+				if wrong++; wrong < 5 {
+					t.Errorf("page %#x differs", p.Vaddr+at+i)
+				}
+			}
+		}
+	}
+	return pages, wrong
+}
+
+// has reports whether the core's file holds the byte at addr.
+func has(core *elf.File, addr uint64) bool {
+	for _, p := range core.Progs {
+		if p.Type == elf.PT_LOAD && p.Vaddr <= addr && addr < p.Vaddr+p.Filesz {
+			return true
+		}
+	}
+	return false
+}
+
+// notes counts the notes of a core by type, and finds ARBITER's text.
+func notes(t testing.TB, core *elf.File) (count map[uint32]int, missing string) {
+	t.Helper()
+	b, err := io.ReadAll(core.Progs[0].Open())
+	if err != nil {
+		t.Fatal(err)
+	}
+	count = map[uint32]int{}
+	for len(b) >= 12 {
+		nameLen, descLen, kind := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])
+		name := b[12 : 12+nameLen-1]
+		b = b[12+(nameLen+3)&^3:]
+		if string(name) == "ARBITER" {
+			missing = string(bytes.TrimRight(b[:descLen], "\x00"))
+		} else {
+			count[kind]++
+		}
+		b = b[(descLen+3)&^3:]
+	}
+	return count, missing
+}
+
+func TestKernelCoreEqualsProcess(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "memory")
+	tg.pause(t)
+	core, report, name := dumpOne(t, tg, nil)
+	if core.Error != "" || len(core.Missing) > 0 || core.Registers != "ptrace" || report.Untraced != "" {
+		t.Errorf("core %+v, untraced %q", core, report.Untraced)
+	}
+	f := openCore(t, name)
+	if n := compare(t, f, tg); n < 300 {
+		t.Errorf("only %d pages compared", n)
+	}
+	i := tg.Info
+	for what, addr := range map[string]uint64{"dense": i.Dense, "sparse": i.Sparse + 1<<28, "reserved": i.Reserved,
+		"hidden": i.Hidden, "shared": i.Shared, "memfd": i.Memfd, "private": i.Private} {
+		if !has(f, addr) {
+			t.Errorf("%s memory at %#x is not in the core", what, addr)
+		}
+	}
+	if has(f, i.DontDump) {
+		t.Error("MADV_DONTDUMP memory is in the core")
+	}
+	count, missing := notes(t, f)
+	if missing != "complete\n" {
+		t.Errorf("the core says %q", missing)
+	}
+	for kind, want := range map[uint32]int{ntPrstatus: core.Threads, ntPrfpreg: core.Threads, ntX86Xstate: core.Threads,
+		ntPrpsinfo: 1, ntSiginfo: 1, ntAuxv: 1, ntFile: 1} {
+		if count[kind] != want {
+			t.Errorf("%d notes of type %#x, want %d", count[kind], kind, want)
+		}
+	}
+	st, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if disk := blocksOf(st); disk > 64<<20 || st.Size() > 4<<30 {
+		t.Errorf("the core takes %d bytes of disk, %d with holes", disk, st.Size())
+	}
+	if !tg.stopped(t) {
+		t.Error("the target did not stay stopped")
+	}
+}
+
+func TestKernelManyMappingsAndThreads(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind, arg string
+		segments  int
+		threads   int
+	}{{"mappings", "25000", 50000, 1}, {"threads", "1000", 1, 1000}} {
+		t.Run(c.kind, func(t *testing.T) {
+			t.Parallel()
+			tg := startTarget(t, c.kind, c.arg)
+			tg.pause(t)
+			core, report, name := dumpOne(t, tg, nil)
+			t.Logf("%s: %d segments, %d threads in %v, stopped %v", c.kind, core.Segments, core.Threads, core.Elapsed, report.Stopped)
+			if core.Error != "" || len(core.Missing) > 0 || core.Segments < c.segments || core.Threads < c.threads {
+				t.Errorf("core %+v", core)
+			}
+			compare(t, openCore(t, name), tg)
+		})
+	}
+}
+
+func TestKernelTracedByAnother(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "memory")
+	tg.pause(t)
+	release := traceFromAnotherThread(t, tg.pid)
+	defer release()
+	core, _, name := dumpOne(t, tg, nil)
+	if core.Error != "" || core.Registers != "syscall" || core.Threads == 0 {
+		t.Errorf("core %+v", core)
+	}
+	if all := strings.Join(core.Missing, "\n"); !strings.Contains(all, "traced by another process") {
+		t.Errorf("the record does not say why registers are missing: %q", all)
+	}
+	compare(t, openCore(t, name), tg)
+}
+
+func TestKernelPidReused(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "memory")
+	core, _, _ := dumpOne(t, tg, func(r *Request) { r.Held[0].Start-- })
+	if !core.Gone || !strings.Contains(core.Error, ErrGone.Error()) {
+		t.Errorf("another process with the pid was dumped: %+v", core)
+	}
+	status, err := processDir(tg.pid).read("status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if by := statusField(status, "TracerPid"); by != "0" {
+		t.Errorf("still traced by %s", by)
+	}
+}
+
+func TestKernelBounds(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "dense", "64")
+	tg.pause(t)
+	for _, c := range []struct {
+		name    string
+		change  func(*Request)
+		missing string
+	}{
+		{"size", func(r *Request) { r.MaxBytes = 16 << 20 }, "max-size is 16777216"},
+		{"time", func(r *Request) { r.Within = time.Nanosecond }, "time of 1ns"},
+		{"floor", func(r *Request) { r.MinFree = 1 << 60 }, errFloor.Error()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			core, _, name := dumpOne(t, tg, c.change)
+			if core.Error != "" || !strings.Contains(strings.Join(core.Missing, "\n"), c.missing) {
+				t.Errorf("core %+v", core)
+			}
+			if core.Data > 32<<20 {
+				t.Errorf("%d bytes were written", core.Data)
+			}
+			f := openCore(t, name)
+			if _, missing := notes(t, f); !strings.Contains(missing, c.missing) {
+				t.Errorf("the core says %q", missing)
+			}
+			for _, p := range f.Progs { // what is left out is not in the file, rather than zero
+				if p.Type == elf.PT_LOAD && p.Filesz > 0 {
+					compareSegment(t, p, memOf(t, tg.pid))
+				}
+			}
+		})
+	}
+}
+
+func TestKernelTargetDiesInTheMiddle(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "dense", "256")
+	f, err := os.Create(filepath.Join(t.TempDir(), "core"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	hold := Hold{Trap: func(ctx context.Context, wait func(context.Context) error) error {
+		err := wait(ctx)
+		_ = tg.cmd.Process.Kill()
+		eventually(t, "dead", func() bool { s, err := processDir(tg.pid).stat(); return err != nil || s.State == 'Z' })
+		return err
+	}}
+	report, err := Helper{}.Dump(ctx, Request{Held: []Process{tg.process(t)}, Targets: []Target{{Pid: tg.pid}}}, []*os.File{f}, hold, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := report.Cores[0]; !c.Gone {
+		t.Errorf("core of a dead process: %+v", c)
+	}
+}
+
+func TestKernelHelperKilled(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "dense", "64")
+	f, err := os.Create(filepath.Join(t.TempDir(), "core"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	closed := false
+	hold := Hold{Trap: func(ctx context.Context, wait func(context.Context) error) error {
+		status, err := processDir(tg.pid).read("status")
+		if err != nil {
+			return err
+		}
+		var helper int
+		if _, err := fmt.Sscan(statusField(status, "TracerPid"), &helper); err != nil || helper == 0 {
+			t.Errorf("not traced: %v", err)
+			return err
+		}
+		p, err := os.FindProcess(helper)
+		if err != nil {
+			return err
+		}
+		_ = p.Kill()
+		err = wait(ctx)
+		closed = true
+		return err
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_, err = Helper{}.Dump(ctx, Request{Held: []Process{tg.process(t)}, Targets: []Target{{Pid: tg.pid}}}, []*os.File{f}, hold, nil)
+	if err == nil || !closed {
+		t.Errorf("error %v, freezer closed %t", err, closed)
+	}
+	eventually(t, "untraced", func() bool {
+		status, _ := processDir(tg.pid).read("status")
+		return statusField(status, "TracerPid") == "0"
+	})
+	if s, err := processDir(tg.pid).stat(); err != nil || s.State == 't' {
+		t.Errorf("the target was left in state %c (%v)", s.State, err)
+	}
+}
+
+func TestMainRefusesAStranger(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if code := Main(context.Background(), []string{"1"}, strings.NewReader("{}"), &out); code == 0 || !strings.Contains(out.String(), "usage") {
+		t.Errorf("exit status %d, output %q", code, out.String())
+	}
+}
+
+func memOf(t testing.TB, pid int) *os.File {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}

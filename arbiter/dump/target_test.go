@@ -1,0 +1,251 @@
+package dump
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary plays all parts: the helper, and the processes to be dumped.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "dump":
+			os.Exit(Main(context.Background(), os.Args[2:], os.Stdin, os.Stdout))
+		case "target":
+			playTarget(os.Args[2], os.Args[3:])
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// A target is a process to be dumped.
+type target struct {
+	cmd  *exec.Cmd
+	pid  int
+	Info targetInfo
+}
+
+// targetInfo is what a target tells of itself.
+type targetInfo struct {
+	Dense, Sparse, Reserved, Hidden, Shared, Memfd, Private, DontDump uint64
+}
+
+// playTarget is the main function of a target.
+func playTarget(kind string, args []string) {
+	number := func(i int) int {
+		n, err := strconv.Atoi(args[i])
+		check(err)
+		return n
+	}
+	var info targetInfo
+	switch kind {
+	case "memory":
+		info = allKinds()
+	case "dense":
+		info.Dense = fill(mapAnon(uint64(number(0))<<20, unix.PROT_READ|unix.PROT_WRITE), 1)
+	case "sparse": // megabytes of space, of which one page in n is touched
+		info.Sparse = fill(mapAnon(uint64(number(0))<<20, unix.PROT_READ|unix.PROT_WRITE), number(1))
+	case "threads":
+		for range number(0) {
+			go func() { runtime.LockOSThread(); select {} }()
+		}
+		for tids := 0; tids < number(0); {
+			names, err := os.ReadDir("/proc/self/task")
+			check(err)
+			tids = len(names)
+			time.Sleep(time.Millisecond)
+		}
+	case "mappings":
+		mapMany(number(0))
+	case "counter":
+		go countForever(args[0])
+	}
+	b, err := json.Marshal(info)
+	check(err)
+	fmt.Println(string(b))
+	for { // until killed
+		time.Sleep(time.Hour)
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "target:", err)
+		os.Exit(1)
+	}
+}
+
+func mapAt(fd int, size uint64, prot, flags int) []byte {
+	b, err := unix.Mmap(fd, 0, int(size), prot, flags)
+	check(err)
+	return b
+}
+
+func mapAnon(size uint64, prot int) []byte {
+	return mapAt(-1, size, prot, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+}
+
+// fill touches every nth page with a pattern of its own.
+func fill(b []byte, nth int) uint64 {
+	for at := 0; at < len(b); at += nth * pageSize {
+		for i := 0; i < pageSize; i += 512 {
+			*(*uint64)(unsafe.Pointer(&b[at+i])) = uint64(at+i) ^ 0xA5B17E5A5B17E5
+		}
+	}
+	return uint64(uintptr(unsafe.Pointer(&b[0])))
+}
+
+func memfd(size int64) int {
+	fd, err := unix.MemfdCreate("arbiter-target", 0)
+	check(err)
+	check(unix.Ftruncate(fd, size))
+	return fd
+}
+
+// allKinds maps memory of every kind that a core treats in its own way.
+func allKinds() targetInfo {
+	const size, rw = 64 * pageSize, unix.PROT_READ | unix.PROT_WRITE
+	var info targetInfo
+	info.Dense = fill(mapAnon(size, rw), 1)
+	info.Sparse = fill(mapAnon(1<<30, rw), 4096)
+	info.Reserved = fill(mapAnon(1<<40, rw)[:pageSize], 1) // one page of a terabyte
+	hidden := mapAnon(size, rw)
+	info.Hidden = fill(hidden, 2)
+	check(unix.Mprotect(hidden, unix.PROT_NONE))
+	info.Shared = fill(mapAt(-1, size, rw, unix.MAP_SHARED|unix.MAP_ANON), 3)
+	fd := memfd(2 * size)
+	_, err := unix.Pwrite(fd, []byte("written, never mapped"), 5*pageSize)
+	check(err)
+	info.Memfd = fill(mapAt(fd, size, rw, unix.MAP_SHARED)[8*pageSize:], 8)
+	info.Private = fill(mapAt(fd, size, rw, unix.MAP_PRIVATE)[16*pageSize:17*pageSize], 1)
+	dontDump := mapAnon(size, rw)
+	check(unix.Madvise(dontDump, unix.MADV_DONTDUMP))
+	info.DontDump = fill(dontDump, 1)
+	return info
+}
+
+// mapMany makes n mappings that the kernel cannot merge.
+func mapMany(n int) {
+	for i := range n {
+		b := mapAnon(2*pageSize, unix.PROT_READ|unix.PROT_WRITE)
+		fill(b[:pageSize], 1)
+		check(unix.Mprotect(b[pageSize:], unix.PROT_READ*(i%2)))
+	}
+}
+
+// countForever counts in a file that a test can read, so that it can tell
+// whether the target ran.
+func countForever(name string) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	check(err)
+	b := mapAt(int(f.Fd()), pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	for {
+		atomic.AddUint64((*uint64)(unsafe.Pointer(&b[0])), 1)
+	}
+}
+
+// startTarget runs a target until it is ready.
+func startTarget(t testing.TB, kind string, args ...string) *target {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append([]string{"target", kind}, args...)...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	tg := &target{cmd: cmd, pid: cmd.Process.Pid}
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		t.Fatalf("target %s: %v", kind, err)
+	}
+	if err := json.Unmarshal(line, &tg.Info); err != nil {
+		t.Fatal(err)
+	}
+	return tg
+}
+
+// pause stops the target by a signal and waits until all of it stands.
+func (tg *target) pause(t testing.TB) {
+	t.Helper()
+	if err := unix.Kill(tg.pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stopped", func() bool { return tg.stopped(t) })
+}
+
+func (tg *target) stopped(t testing.TB) bool {
+	tids, err := processDir(tg.pid).tasks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tid := range tids {
+		if s, err := processDir(tg.pid).thread(tid).stat(); err != nil || s.State != 'T' {
+			return false
+		}
+	}
+	return true
+}
+
+func (tg *target) process(t testing.TB) Process {
+	t.Helper()
+	start, err := StartTime(tg.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Process{tg.pid, start}
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not %s in 20 s", what)
+		}
+	}
+}
+
+func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks * 512 }
+
+// traceFromAnotherThread plays the debugger that was there first.
+func traceFromAnotherThread(t testing.TB, pid int) (release func()) {
+	t.Helper()
+	seized, done := make(chan error), make(chan struct{})
+	var once atomic.Bool
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread, and with it the tracer, ends here
+		tids, err := processDir(pid).tasks()
+		for _, tid := range tids {
+			if err == nil {
+				err = unix.PtraceSeize(tid)
+			}
+		}
+		seized <- err
+		<-done
+	}()
+	if err := <-seized; err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if !once.Swap(true) {
+			close(done)
+		}
+	}
+}
