@@ -54,7 +54,7 @@ func Open(dir string, l Limits, log hclog.Logger) (*Book, error) {
 	b := &Book{
 		dir:    filepath.Join(dir, "cases"),
 		limits: l,
-		log:    log.Named("casebook"),
+		log:    log,
 		live:   map[string]*Case{},
 	}
 	b.budget = budget{limits: l, dir: b.dir, statfs: unix.Statfs}

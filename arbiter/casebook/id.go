@@ -13,9 +13,10 @@ const idTime = "20060102T150405"
 
 // Errors of a look-up. Their texts are for the operator.
 var (
-	ErrNotFound  = errors.New("no such case")
-	ErrAmbiguous = errors.New("names more than one case")
-	ErrInvalidID = errors.New("not a case id")
+	ErrNotFound   = errors.New("no such case")
+	ErrAmbiguous  = errors.New("names more than one case")
+	ErrInvalidID  = errors.New("not a case id")
+	ErrNoArtifact = errors.New("no such artifact")
 )
 
 // NewID makes the id of a case that opens now: UTC time and four hex digits,

@@ -155,7 +155,7 @@ func (b *Book) Timeline(id string) ([]Entry, error) {
 // size now. The id is a whole one.
 func (b *Book) OpenArtifact(id, name string) (*os.File, fs.FileInfo, error) {
 	if checkName(name) != nil {
-		return nil, nil, fmt.Errorf("case %s has no artifact %q: %w", id, name, ErrNotFound)
+		return nil, nil, fmt.Errorf("case %s: artifact %q: %w", id, name, ErrNoArtifact)
 	}
 	root, err := b.caseRoot(id)
 	if err != nil {
@@ -164,7 +164,7 @@ func (b *Book) OpenArtifact(id, name string) (*os.File, fs.FileInfo, error) {
 	defer root.Close()
 	f, err := openRegular(root, filepath.Join(artifactsDir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("case %s has no artifact %q: %w", id, name, ErrNotFound)
+		return nil, nil, fmt.Errorf("case %s: artifact %q: %w", id, name, ErrNoArtifact)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("artifact %s of case %s: %w", name, id, err)

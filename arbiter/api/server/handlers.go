@@ -33,6 +33,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		extendWrite(w)
+		w.Header().Set("Server", "arbiterd/"+s.opts.Version)
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		mux.ServeHTTP(w, r)
 	})
@@ -48,7 +49,7 @@ func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		code := statusOf(err)
 		if code == http.StatusInternalServerError {
-			s.log.Warn("request failed", "error", err)
+			s.opts.Log.Warn("request failed", "error", err)
 		}
 		fail(w, code, err.Error())
 		return
@@ -71,7 +72,7 @@ func fail(w http.ResponseWriter, code int, message string) {
 
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, casebook.ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, casebook.ErrNotFound), errors.Is(err, casebook.ErrNoArtifact):
 		return http.StatusNotFound
 	case errors.Is(err, ErrConflict):
 		return http.StatusConflict

@@ -33,9 +33,10 @@ const (
 
 // Options say where to listen.
 type Options struct {
-	Socket string // path
-	Group  string // name or number of the group that may read; "" is none
-	Log    hclog.Logger
+	Socket  string // path
+	Group   string // name or number of the group that may read; "" is none
+	Version string // of the daemon, for the header Server
+	Log     hclog.Logger
 }
 
 // A Server is the API on one unix socket.
@@ -44,36 +45,46 @@ type Server struct {
 	book    *casebook.Book
 	metrics http.Handler
 	opts    Options
-	log     hclog.Logger
+	access  access
+	ln      net.Listener
 }
 
 // New makes a server. metrics answers /metrics.
 func New(b Backend, book *casebook.Book, metrics http.Handler, o Options) *Server {
-	return &Server{backend: b, book: book, metrics: metrics, opts: o, log: o.Log.Named("api")}
+	return &Server{backend: b, book: book, metrics: metrics, opts: o}
 }
 
-// Serve listens until ctx is done. It returns nil then, and an error if it
-// could not listen.
-func (s *Server) Serve(ctx context.Context) error {
-	access, err := newAccess(s.opts.Group)
-	if err != nil {
+// Listen makes the socket: from then on clients wait instead of failing.
+// ErrInUse if a live daemon has it.
+func (s *Server) Listen() (err error) {
+	if s.access, err = newAccess(s.opts.Group); err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Socket, err)
 	}
-	ln, err := listen(s.opts.Socket, access)
-	if err != nil {
+	if s.ln, err = listen(s.opts.Socket, s.access); err != nil {
 		return fmt.Errorf("listen on %s: %w", s.opts.Socket, err)
+	}
+	return nil
+}
+
+// Serve answers until ctx is done, and returns nil then. It listens first if
+// Listen was not called.
+func (s *Server) Serve(ctx context.Context) error {
+	if s.ln == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
 	}
 	srv := &http.Server{
-		Handler:           access.guard(s.routes()),
+		Handler:           s.access.guard(s.routes()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withPeer,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+		ErrorLog:          s.opts.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(ln) }()
+	go func() { failed <- srv.Serve(s.ln) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serve on %s: %w", s.opts.Socket, err)

@@ -259,7 +259,7 @@ func TestCasesAndArtifacts(t *testing.T) {
 			t.Errorf("from %d: %d bytes of %d, %v", offset, len(got), size, err)
 		}
 	}
-	if _, _, err := c.Artifact(ctx, kase.ID(), "core.2", 0); err == nil || !strings.Contains(err.Error(), `no artifact "core.2"`) {
+	if _, _, err := c.Artifact(ctx, kase.ID(), "core.2", 0); err == nil || !strings.Contains(err.Error(), `"core.2": no such artifact`) {
 		t.Errorf("a missing artifact: %v", err)
 	}
 }
