@@ -103,7 +103,7 @@ type detection struct {
 func inspect(ctx context.Context, fs FS, pid int) (detection, error) {
 	ctx, cancel := context.WithTimeout(ctx, detectTimeout)
 	defer cancel()
-	d, err := abandon(ctx, func() (detection, error) { return inspectNow(fs, pid) })
+	d, err := Abandon(ctx, func() (detection, error) { return inspectNow(fs, pid) })
 	if err != nil {
 		return detection{}, fmt.Errorf("detect runtime of %d: %w", pid, err)
 	}

@@ -288,7 +288,7 @@ func TestAbandon(t *testing.T) {
 	stuck := make(chan struct{})
 	t.Cleanup(func() { close(stuck) })
 	cancel()
-	if _, err := abandon(ctx, func() (int, error) { <-stuck; return 1, nil }); !errors.Is(err, context.Canceled) {
+	if _, err := Abandon(ctx, func() (int, error) { <-stuck; return 1, nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
