@@ -1,11 +1,12 @@
 package cgroup
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ type dir struct {
 	f    *os.File
 	path string // relative to the hierarchy's mount, with a leading slash
 	ino  uint64
+	kept map[string]*os.File // see keep
 }
 
 // openDir opens path under the hierarchy mounted at mount.
@@ -37,7 +39,28 @@ func openDir(mount, path string) (*dir, error) {
 
 func (d *dir) fd() int { return int(d.f.Fd()) }
 
-func (d *dir) close() error { return d.f.Close() }
+func (d *dir) close() error {
+	for _, f := range d.kept {
+		f.Close()
+	}
+	return d.f.Close()
+}
+
+// keep opens files for reading and writing ahead of time, so that the hold
+// path opens none. One that does not exist is not kept. cgroup.procs of
+// version 1 must not be: an open one shows an old list.
+func (d *dir) keep(names ...string) {
+	d.kept = map[string]*os.File{}
+	for _, name := range names {
+		f, err := d.open(name, unix.O_RDWR)
+		if err != nil {
+			f, err = d.open(name, unix.O_RDONLY)
+		}
+		if err == nil {
+			d.kept[name] = f
+		}
+	}
+}
 
 // open opens a file of the cgroup.
 func (d *dir) open(name string, flags int) (*os.File, error) {
@@ -50,16 +73,26 @@ func (d *dir) open(name string, flags int) (*os.File, error) {
 
 // read returns the whole of a file of the cgroup.
 func (d *dir) read(name string) ([]byte, error) {
-	f, err := d.open(name, unix.O_RDONLY)
-	if err != nil {
-		return nil, err
+	f := d.kept[name]
+	if f == nil {
+		var err error
+		if f, err = d.open(name, unix.O_RDONLY); err != nil {
+			return nil, err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(f); err != nil {
-		return nil, fmt.Errorf("read %s of %s: %w", name, d.path, d.gone(err))
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := f.ReadAt(b[len(b):cap(b)], int64(len(b)))
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s of %s: %w", name, d.path, d.gone(err))
+		}
+		b = slices.Grow(b, 4096)
 	}
-	return b.Bytes(), nil
 }
 
 // value is a file that holds one word, without its newline.
@@ -83,16 +116,14 @@ func (d *dir) number(name string) (uint64, error) {
 
 // write puts value into a file of the cgroup in one write(2).
 func (d *dir) write(name, value string) error {
-	f, err := d.open(name, unix.O_WRONLY)
-	if err != nil {
-		return err
+	f := d.kept[name]
+	if f == nil {
+		var err error
+		if f, err = d.open(name, unix.O_WRONLY); err != nil {
+			return err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
-	return d.writeTo(f, name, value)
-}
-
-// writeTo is write with a file that is open already.
-func (d *dir) writeTo(f *os.File, name, value string) error {
 	if _, err := f.WriteAt([]byte(value), 0); err != nil {
 		return fmt.Errorf("write %s=%s of %s: %w", name, value, d.path, d.gone(err))
 	}

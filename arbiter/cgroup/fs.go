@@ -28,6 +28,10 @@ type FS struct {
 
 	noGuards atomic.Bool // DropGuards is in force
 
+	// flags is held while an out-of-memory flag and the record that owns it
+	// are looked at or changed together.
+	flags sync.Mutex
+
 	mu      sync.Mutex
 	nodes   map[string]*node  // open directories by path
 	cgroups map[string]Cgroup // what Get gave out, by path

@@ -1,0 +1,176 @@
+package cgroup
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Version 1 does not tell when the last process left. So one process of the
+// container, its leader, is watched by a pidfd; when it exits, the next one
+// becomes the leader, until there is none. That is one descriptor for each
+// container and a wake-up only when its oldest process ends.
+
+// watchProcesses watches the leader, processes that somebody moves in, and
+// the freezer that holds them.
+func (c *v1) watchProcesses() {
+	c.watchLeader()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.wds) > 0 {
+		return
+	}
+	wd, err := c.fs.watch.notify(c.self.dir, "cgroup.procs", unix.IN_MODIFY, func(uint32, string) {
+		c.fs.watch.post(c.watchLeader)
+	})
+	if err == nil {
+		c.wds = append(c.wds, wd)
+	}
+	r, err := c.pickFreezer()
+	if err != nil || r.Kind != freezeV1 && r.Kind != freezeV2 {
+		return
+	}
+	g, err := c.fs.openGate(r.Kind, r.Path)
+	if err != nil {
+		return
+	}
+	g.dir.keep(g.files()...)
+	c.gate = &g
+	wd, err = c.fs.watch.notify(g.dir, g.files()[0], unix.IN_MODIFY, c.freezerWritten)
+	if err == nil {
+		c.wds = append(c.wds, wd)
+	}
+}
+
+// files are the gate's control file and the ones that its state is read from.
+func (g gate) files() []string {
+	if g.kind == freezeV2 {
+		return []string{"cgroup.freeze", "cgroup.events"}
+	}
+	return []string{"freezer.state", "freezer.self_freezing"}
+}
+
+func (c *v1) unwatchProcesses() {
+	c.mu.Lock()
+	wds, g, fd := c.wds, c.gate, c.leader
+	c.wds, c.gate, c.leader = nil, nil, -1
+	c.mu.Unlock()
+	for _, wd := range wds {
+		c.fs.watch.unnotify(wd)
+	}
+	if g != nil {
+		g.dir.close()
+	}
+	if fd >= 0 {
+		c.fs.watch.remove(fd)
+		unix.Close(fd)
+	}
+}
+
+// watchLeader makes the oldest process the leader, if there is none yet.
+func (c *v1) watchLeader() {
+	pids, err := c.Pids()
+	if err != nil || len(pids) == 0 {
+		return
+	}
+	slices.Sort(pids)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leader >= 0 || !c.armed {
+		return
+	}
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		if c.fs.watch.add(fd, unix.EPOLLIN, func() { c.leaderExited(fd) }) != nil {
+			unix.Close(fd)
+			return
+		}
+		c.leader = fd
+		return
+	}
+}
+
+// leaderExited looks what the leader's end means: the kernel may have killed
+// it, and it may have been the last.
+func (c *v1) leaderExited(fd int) {
+	c.mu.Lock()
+	mine := c.leader == fd
+	if mine {
+		c.leader = -1
+	}
+	hold := c.opts.Hold
+	c.mu.Unlock()
+	if !mine {
+		return
+	}
+	c.fs.watch.remove(fd)
+	unix.Close(fd)
+	at := time.Now()
+	if hold {
+		c.lookForEscape(at)
+	}
+	pids, err := c.Pids()
+	if err != nil {
+		return // gone: the eventfd tells
+	}
+	if len(pids) == 0 {
+		c.emit(Event{Kind: EventEmpty, At: at, Why: "the last process left"})
+		return
+	}
+	// A process that is being reaped may still be listed; do not spin on it.
+	c.fs.watch.after(leaderPause, c.watchLeader)
+}
+
+// leaderPause is when the next leader is chosen.
+const leaderPause = 5 * time.Millisecond
+
+// freezerWritten runs when somebody wrote the freezer's state. The container
+// runtime pauses and resumes behind our back.
+func (c *v1) freezerWritten(mask uint32, _ string) {
+	if mask&unix.IN_Q_OVERFLOW != 0 || !c.writing.Load() {
+		lost := mask&unix.IN_Q_OVERFLOW != 0
+		c.fs.watch.post(func() { c.freezerChanged(lost) })
+	}
+}
+
+// freezerChanged takes a stranger's freeze or thaw into the record. A freeze on
+// top of ours stays when ours ends; a thaw ends ours. Where notifications were
+// lost, a freeze may be our own, but a thaw is not.
+func (c *v1) freezerChanged(lost bool) {
+	c.mu.Lock()
+	g := c.gate
+	c.mu.Unlock()
+	if g == nil {
+		return
+	}
+	asked, err := g.requested()
+	if err != nil || lost && (asked || !c.stopping.Load()) {
+		return
+	}
+	if !c.self.mu.TryLock() {
+		c.fs.watch.after(busyRetry, func() { c.freezerChanged(lost) })
+		return
+	}
+	defer c.self.mu.Unlock()
+	why := "somebody else thawed it"
+	if asked {
+		why = "somebody else froze it"
+	}
+	if rec := c.self.rec; rec != nil && rec.Freeze != nil {
+		rec.Freeze.Foreign = asked
+		if !asked {
+			rec.Freeze = nil
+			c.stopping.Store(false)
+			c.setState(Armed)
+			why = "somebody else thawed it while it was held"
+		}
+		if err := c.self.save(); err != nil {
+			c.fs.log.Warn("record a foreign freezer change", "cgroup", c.path, "error", err)
+		}
+	}
+	c.emit(Event{Kind: EventFreezerChanged, At: time.Now(), Why: why})
+}
