@@ -26,7 +26,7 @@ const leavePasses = 100
 // A gate is one directory whose tasks the kernel freezes together.
 type gate struct {
 	kind freezerKind // freezeV1, freezeOwn or freezeV2
-	dir  *dir
+	dir  *dir        // in the freezer's own hierarchy
 }
 
 // request asks the kernel to freeze or to thaw. It returns at once.

@@ -323,3 +323,9 @@ func (n *node) limited() bool {
 	shown, err := n.dir.limits()
 	return err == nil && shown.any()
 }
+
+func (n *node) report(left []string) {
+	for _, l := range left {
+		n.fs.log.Warn("left as it is", "cgroup", n.dir.path, "why", l)
+	}
+}

@@ -156,3 +156,18 @@ func parseMembership(b []byte) (membership, error) {
 func within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
+
+// threads lists the threads of a process; none if it is gone.
+func threads(proc string, pid int) []int {
+	entries, err := os.ReadDir(proc + "/" + strconv.Itoa(pid) + "/task")
+	if err != nil {
+		return nil
+	}
+	var tids []int
+	for _, e := range entries {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids
+}

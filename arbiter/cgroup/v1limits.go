@@ -16,6 +16,11 @@ type limits struct {
 	hasMemsw bool
 }
 
+// any reports whether one of the limits is one.
+func (l limits) any() bool {
+	return l.memory < noLimitBytes || l.hasMemsw && l.memsw < noLimitBytes
+}
+
 // plus is l with n bytes more room. No limit stays none.
 func (l limits) plus(n uint64) limits {
 	l.memory, l.memsw = addBytes(l.memory, n), addBytes(l.memsw, n)
