@@ -4,9 +4,9 @@ import "strings"
 
 // A glob is a compiled pattern. Everything stands for itself but
 //
-//	*   any characters; in a cgroup path none of them a slash
-//	?   one character; in a cgroup path no slash
-//	**  any characters, slashes too; between slashes also nothing: /a/**/b is /a/b
+//   - any characters; in a cgroup path none of them a slash
+//     ?   one character; in a cgroup path no slash
+//     **  any characters, slashes too; between slashes also nothing: /a/**/b is /a/b
 //
 // A backslash is no escape: systemd's unit names are full of them. Matching
 // takes time in proportion to the pattern times the text, and for the common

@@ -86,8 +86,11 @@ func number(s string) (float64, error) {
 }
 
 func isNumber(s string) bool {
-	return s != "" && s != "." && strings.Trim(s, "0123456789.") == "" && strings.Count(s, ".") <= 1
+	whole, fraction, point := strings.Cut(s, ".")
+	return digits(whole) && (!point || digits(fraction))
 }
+
+func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // unitError says what is wrong with s: most often its unit is missing.
 func unitError(s, what, example string) error {

@@ -143,7 +143,7 @@ func (p *Plan) measure(f Facts) {
 			p.Borrowed = max(p.Borrowed, kept)
 		}
 	}
-	if p.Do == Kill && p.Verdict.TermGrace > 0 {
+	if p.Verdict.TermGrace > 0 && (p.Do == Kill || p.Verdict.Otherwise == Kill) {
 		p.Borrowed = max(p.Borrowed, p.Verdict.GraceRaise().Of(limit))
 	}
 	if p.Do == Resume && limited {

@@ -62,6 +62,9 @@ func stepLine(s Step, held bool) string {
 
 func (p Plan) verdictLine() string {
 	s := verdictWords(p.Do, p.Verdict, p.Granted)
+	if p.Do == None && p.Hold {
+		s += ": thaw it and leave it alone"
+	}
 	if p.Why != "" {
 		s += " (" + p.Why + ")"
 	}
