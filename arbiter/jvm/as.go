@@ -21,7 +21,7 @@ func as[T any](ctx context.Context, j *JVM, f func() (T, error)) (T, error) {
 	return proc.Abandon(ctx, func() (v T, err error) {
 		runtime.LockOSThread()
 		ours := currentCreds()
-		err = setCreds(creds{uid: j.status.uid, gid: j.status.gid})
+		err = setCreds(creds{uid: j.status.UIDs[1], gid: j.status.GIDs[1]})
 		if err == nil {
 			v, err = f()
 		}

@@ -39,7 +39,7 @@ func (j *JVM) connect(ctx context.Context) (net.Conn, error) {
 // is left over from another JVM of the same pid.
 func (j *JVM) dial(ctx context.Context) (net.Conn, error) {
 	conn, err := as(ctx, j, func() (net.Conn, error) {
-		return dialAt(j.tmp, fmt.Sprintf(".java_pid%d", j.status.nsPid))
+		return dialAt(j.tmp, fmt.Sprintf(".java_pid%d", j.nsPid()))
 	})
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (j *JVM) checkPeer(c net.Conn) error {
 	}
 	if int(cred.Pid) != j.pid {
 		return fmt.Errorf("%w on .java_pid%d: process %d (a /tmp that containers share?): %w",
-			ErrWrongPeer, j.status.nsPid, cred.Pid, ErrTakeCore)
+			ErrWrongPeer, j.nsPid(), cred.Pid, ErrTakeCore)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (j *JVM) trigger(ctx context.Context) (net.Conn, error) {
 // attachFile creates .attach_pidN, without which SIGQUIT means a thread dump
 // to the JVM's standard output. HotSpot wants it to be its own.
 func (j *JVM) attachFile(ctx context.Context) (remove func(), err error) {
-	name := fmt.Sprintf(".attach_pid%d", j.status.nsPid)
+	name := fmt.Sprintf(".attach_pid%d", j.nsPid())
 	_, err = as(ctx, j, func() (struct{}, error) {
 		fd, err := unix.Openat(j.tmp, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if errors.Is(err, unix.EEXIST) {
@@ -193,15 +193,19 @@ func (j *JVM) quit(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("it is no JVM any more: %w", proc.ErrGone)
 	}
-	s, err := readStatus(j.fs, j.pid)
+	s, err := j.fs.Status(j.pid)
 	if err != nil {
 		return err
 	}
-	if !s.catchesQuit() {
+	if !catchesQuit(s) {
 		return fmt.Errorf("it does not catch SIGQUIT (-Xrs, or not yet started) and would die of it: %w", ErrTakeCore)
 	}
-	if err := unix.PidfdSendSignal(j.pidfd, unix.SIGQUIT, nil, 0); err != nil {
-		return goneOr("pidfd_send_signal SIGQUIT", err)
-	}
-	return nil
+	return j.proc.Signal(unix.SIGQUIT)
+}
+
+// catchesQuit tells whether SIGQUIT reaches a handler. Which threads block it
+// does not matter: HotSpot blocks it in all but one.
+func catchesQuit(s proc.Status) bool {
+	const bit = 1 << (unix.SIGQUIT - 1)
+	return s.SigCaught&bit != 0 && s.SigIgnored&bit == 0
 }

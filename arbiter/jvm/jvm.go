@@ -51,15 +51,15 @@ var (
 type JVM struct {
 	fs     proc.FS
 	pid    int
-	pidfd  int
+	proc   *proc.Process
 	tmp    int // /tmp of the JVM's mount namespace, O_PATH
-	status status
+	status proc.Status
 }
 
 // Open proves that pid is a HotSpot JVM and opens its /tmp. The process is
 // held by a pidfd: a reused pid is another process.
 func Open(ctx context.Context, fs proc.FS, pid int) (*JVM, error) {
-	j := &JVM{fs: fs, pid: pid, pidfd: -1, tmp: -1}
+	j := &JVM{fs: fs, pid: pid, tmp: -1}
 	if err := j.open(ctx); err != nil {
 		j.Close()
 		return nil, fmt.Errorf("attach to jvm %d: %w", pid, err)
@@ -69,8 +69,8 @@ func Open(ctx context.Context, fs proc.FS, pid int) (*JVM, error) {
 
 func (j *JVM) open(ctx context.Context) error {
 	var err error
-	if j.pidfd, err = unix.PidfdOpen(j.pid, 0); err != nil {
-		return goneOr("pidfd_open", err)
+	if j.proc, err = j.fs.OpenProcess(j.pid); err != nil {
+		return err
 	}
 	ok, err := proc.HotSpot(ctx, j.fs, j.pid)
 	if err != nil {
@@ -79,7 +79,7 @@ func (j *JVM) open(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("it runs no HotSpot that could be attached to: %w", ErrTakeCore)
 	}
-	if j.status, err = readStatus(j.fs, j.pid); err != nil {
+	if j.status, err = j.fs.Status(j.pid); err != nil {
 		return err
 	}
 	tmp, err := proc.Abandon(ctx, func() (int, error) { return openTmp(j.fs, j.pid) })
@@ -110,28 +110,30 @@ func openTmp(fs proc.FS, pid int) (int, error) {
 
 // Close lets go of the descriptors. The JVM is not touched.
 func (j *JVM) Close() {
-	for _, fd := range []*int{&j.pidfd, &j.tmp} {
-		if *fd >= 0 {
-			_ = unix.Close(*fd) // O_PATH and pidfd: nothing can be lost
-			*fd = -1
-		}
+	if j.proc != nil {
+		j.proc.Close()
+	}
+	if j.tmp >= 0 {
+		_ = unix.Close(j.tmp) // O_PATH: nothing can be lost
+		j.tmp = -1
 	}
 }
 
 // Pid is the process, in our own pid namespace.
 func (j *JVM) Pid() int { return j.pid }
 
-// alive tells whether the process that Open found still exists.
-func (j *JVM) alive() error {
-	if err := unix.PidfdSendSignal(j.pidfd, 0, nil, 0); err != nil {
-		return goneOr("pidfd_send_signal 0", err)
+// nsPid is the pid that the JVM has in its own pid namespace.
+func (j *JVM) nsPid() int {
+	if n := len(j.status.NSPids); n > 0 {
+		return j.status.NSPids[n-1]
 	}
-	return nil
+	return j.pid
 }
 
-func goneOr(op string, err error) error {
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+// alive tells whether the process that Open found still exists.
+func (j *JVM) alive() error {
+	if !j.proc.Alive() {
 		return proc.ErrGone
 	}
-	return os.NewSyscallError(op, err)
+	return nil
 }
