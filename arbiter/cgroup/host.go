@@ -8,6 +8,40 @@ import (
 // Mount is where the memory hierarchy is mounted.
 func (s *FS) Mount() string { return s.mounts.memory }
 
+// Missing tells in sentences what this host cannot give, whatever the container.
+func (s *FS) Missing() []string {
+	var out []string
+	if s.version == 1 && s.mounts.freezer == "" && s.mounts.unified == "" {
+		out = append(out, "no freezer is mounted: containers are stopped by SIGSTOP, which they can see and others can undo")
+	}
+	root, err := openDir(s.mounts.memory, "/")
+	if err != nil {
+		return append(out, "the memory hierarchy cannot be read: "+err.Error())
+	}
+	defer root.close()
+	if s.version == 1 && !root.has(fileMemsw) {
+		out = append(out, "swap accounting is off: a container can swap before it reaches its limit")
+	}
+	return out
+}
+
+// Lines are the report for people, a line for each cgroup.
+func (r ReleaseReport) Lines() []string {
+	var out []string
+	for _, l := range []struct {
+		what  string
+		paths []string
+	}{
+		{"released", r.Released}, {"inherited flag cleared", r.Cleared},
+		{"skipped, a live daemon owns it (--force releases it all the same)", r.Skipped},
+	} {
+		for _, p := range l.paths {
+			out = append(out, p+": "+l.what)
+		}
+	}
+	return append(out, r.Left...)
+}
+
 // Exists reports whether a directory of the memory hierarchy exists.
 func (s *FS) Exists(path string) bool {
 	d, err := openDir(s.mounts.memory, path)

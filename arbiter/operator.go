@@ -1,0 +1,430 @@
+package arbiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/arbiterd/arbiter/arbiter/api"
+	"github.com/arbiterd/arbiter/arbiter/api/server"
+	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/cri"
+	"github.com/arbiterd/arbiter/policy"
+)
+
+var _ server.Backend = (*Engine)(nil)
+
+// manualRule is what `pause` uses where no rule is named and none matches: a
+// snapshot, then the operator decides.
+var manualRule = policy.Rule{
+	Name: "manual", Mode: policy.Enforce, Guard: policy.GuardAuto,
+	Trigger: policy.Trigger{On: policy.OnManual, Hold: true},
+	Verdict: policy.Verdict{
+		Do: policy.Hold, Kill: policy.KillContainer, HoldFor: 15 * time.Minute,
+		Deadline: 5 * time.Minute, Otherwise: policy.Resume,
+	},
+}
+
+// Holds lists the cases that hold or act on a container now, longest first.
+func (e *Engine) Holds() []api.Hold {
+	e.mu.Lock()
+	open := make([]*Case, 0, len(e.cases))
+	for _, c := range e.cases {
+		open = append(open, c)
+	}
+	e.mu.Unlock()
+	out := []api.Hold{}
+	for _, c := range open {
+		if c.holds() {
+			out = append(out, c.view())
+		}
+	}
+	slices.SortFunc(out, func(a, b api.Hold) int {
+		if d := a.HeldSince.Compare(b.HeldSince); d != 0 {
+			return d
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return out
+}
+
+// holds reports whether the case stops its container.
+func (c *Case) holds() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.st.hold && !c.st.heldAt.IsZero() && c.st.phase != closed
+}
+
+// Changed is closed when what Holds returns may have changed.
+func (e *Engine) Changed() <-chan struct{} { return e.changed.wait() }
+
+// Guards lists every container that a rule matches.
+func (e *Engine) Guards() []api.Guard {
+	out := []api.Guard{}
+	for _, ct := range e.snapshot() {
+		out = append(out, guardOf(ct))
+	}
+	return out
+}
+
+func guardOf(ct container) api.Guard {
+	state, u, sl := ct.figures()
+	g := api.Guard{
+		Cgroup: ct.id.Cgroup, Namespace: ct.id.Pod.Namespace, Pod: ct.id.Pod.Name,
+		Container: ct.id.Name, ContainerID: ct.id.ID, State: string(state), Missing: ct.why,
+	}
+	if g.Missing == nil {
+		g.Missing = []string{}
+	}
+	if len(ct.rules) > 0 {
+		r := first(ct.rules)
+		g.Rule, g.Mode = r.Name, string(r.Mode)
+	}
+	if ct.cg != nil {
+		st := ct.cg.Status()
+		g.Freezer, g.BorrowedBytes, g.GrantedBytes = st.Freezer, st.Borrowed, st.Granted
+	}
+	if u != nil {
+		g.UsageBytes = u.Current
+		if n, ok := u.Limit.Bytes(); ok {
+			g.LimitBytes = &n
+		}
+	}
+	if sl.Known {
+		g.GrowthBytesPerSecond = &sl.BytesPerSecond
+		if s := sl.TimeToLimit.Seconds(); s > 0 {
+			g.SecondsToLimit = &s
+		}
+	}
+	return g
+}
+
+// Status is the daemon's own state.
+func (e *Engine) Status() api.Status {
+	held, armed, borrowed := e.budgets.spent()
+	s := api.Status{
+		Version: e.opts.Version, Pid: os.Getpid(), Started: e.started, CgroupVersion: e.fs.Version(),
+		Sources: e.sourceStatus(), Held: held, HeldMax: e.budgets.max.Held,
+		Armed: armed, ArmedMax: e.budgets.max.Armed,
+		BorrowedBytes: borrowed, BorrowedMax: e.budgets.max.BorrowedBytes,
+		Disarmed: []string{}, Degraded: e.degraded(),
+	}
+	s.StateDir, s.StateBytes = e.book.Dir(), e.book.UsedBytes()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.Policy, s.NodeRail = e.loaded, e.rail
+	if e.disarmedAll {
+		s.Disarmed = append(s.Disarmed, "all")
+	}
+	for p := range e.disarmed {
+		s.Disarmed = append(s.Disarmed, p)
+	}
+	slices.Sort(s.Disarmed)
+	return s
+}
+
+// findCase is the one open case that an id or a part of it names.
+func (e *Engine) findCase(part string) (*Case, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var found []*Case
+	for id, c := range e.cases {
+		if id == part {
+			return c, nil
+		}
+		if part != "" && strings.Contains(id, part) {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("%w: no open case %q (closed ones are listed by `arbiterctl cases`)", server.ErrNotFound, part)
+	case 1:
+		return found[0], nil
+	}
+	return nil, fmt.Errorf("%w: %q names %d open cases; give more of the id", server.ErrConflict, part, len(found))
+}
+
+// order gives a case an operator's verdict and waits until it is closed.
+func (e *Engine) order(ctx context.Context, part, operator string, ev event) (api.Done, error) {
+	c, err := e.findCase(part)
+	if err != nil {
+		return api.Done{}, err
+	}
+	ev.kind, ev.who = evOperator, operator
+	c.post(ev)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return api.Done{Case: c.id}, fmt.Errorf("%s of case %s ordered, but not done yet: %w", ev.verdict, c.id, ctx.Err())
+	}
+	rec := c.record()
+	if string(rec.Outcome) != string(ev.verdict) {
+		return api.Done{Case: c.id}, fmt.Errorf("%w: case %s closed as %s: %s", server.ErrConflict, c.id, rec.Outcome, rec.Why)
+	}
+	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s of %s", c.id, rec.Outcome, c.ct.id)}, nil
+}
+
+// Resume is an operator's verdict.
+func (e *Engine) Resume(ctx context.Context, caseID string, r api.ResumeRequest, operator string) (api.Done, error) {
+	ev := event{verdict: policy.Resume}
+	if r.Raise != "" {
+		size, err := policy.ParseSize(r.Raise)
+		if err != nil {
+			return api.Done{}, fmt.Errorf("%w: raise: %v", server.ErrInvalid, err)
+		}
+		ev.raise = size
+	}
+	return e.order(ctx, caseID, operator, ev)
+}
+
+// Kill is an operator's verdict.
+func (e *Engine) Kill(ctx context.Context, caseID, operator string) (api.Done, error) {
+	return e.order(ctx, caseID, operator, event{verdict: policy.Kill})
+}
+
+// Extend gives a case that waits for an operator more time.
+func (e *Engine) Extend(_ context.Context, caseID string, r api.ExtendRequest, operator string) (api.Done, error) {
+	by, err := policy.ParseDuration(r.By)
+	if err != nil || by <= 0 {
+		return api.Done{}, fmt.Errorf("%w: %q is no time to extend by (as in 10m): %v", server.ErrInvalid, r.By, err)
+	}
+	c, err := e.findCase(caseID)
+	if err != nil {
+		return api.Done{}, err
+	}
+	if rec := c.record(); rec.State != waiting.String() {
+		return api.Done{}, fmt.Errorf("%w: case %s is in state %q; only a case that waits for an operator can be extended", server.ErrConflict, c.id, rec.State)
+	}
+	c.post(event{kind: evExtend, by: by, who: operator})
+	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s longer", c.id, by)}, nil
+}
+
+// Pause opens a manual case.
+func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string) (api.Done, error) {
+	ct, err := e.target(r.Target)
+	if err != nil {
+		return api.Done{}, err
+	}
+	if why, reserved := e.fs.Reserved(ct.id.Cgroup); reserved {
+		return api.Done{}, fmt.Errorf("%w: %s is never held: %s", server.ErrInvalid, ct.id, why)
+	}
+	rule, err := e.manual(ct, r.Rule)
+	if err != nil {
+		return api.Done{}, err
+	}
+	if ct.cg == nil {
+		cg, err := e.fs.Get(ct.id.Cgroup)
+		if err != nil {
+			return api.Done{}, fmt.Errorf("%w: %v", server.ErrNotFound, err)
+		}
+		e.mu.Lock()
+		ct.cg = cg
+		e.mu.Unlock()
+	}
+	e.mu.Lock()
+	if c := ct.open; c != nil {
+		e.mu.Unlock()
+		return api.Done{}, fmt.Errorf("%w: %s already has the open case %s", server.ErrConflict, ct.id, c.id)
+	}
+	c := e.start(ct, trigger{
+		kind: policy.OnManual, rules: []*policy.Rule{rule}, at: time.Now(),
+		why: "paused by " + operator, hold: true, who: operator,
+	})
+	e.mu.Unlock()
+	if err := c.untilHeld(ctx); err != nil {
+		return api.Done{Case: c.id}, err
+	}
+	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s is held by rule %s", c.id, ct.id, rule.Name)}, nil
+}
+
+// untilHeld waits until the container stands still or the case has ended.
+func (c *Case) untilHeld(ctx context.Context) error {
+	for {
+		changed := c.e.changed.wait()
+		if c.holds() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-c.done:
+			rec := c.record()
+			return fmt.Errorf("%w: case %s closed as %s: %s", server.ErrConflict, c.id, rec.Outcome, rec.Why)
+		case <-ctx.Done():
+			return fmt.Errorf("hold %s: %w", c.ct.id, ctx.Err())
+		}
+	}
+}
+
+// manual is the rule for an operator's case: the one named, else the one that
+// the limit would choose, else only a hold.
+func (e *Engine) manual(ct *container, name string) (*policy.Rule, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if name == "" {
+		if rules := ct.candidatesFor(policy.OnLimit); mayHold(rules) {
+			return first(rules), nil
+		}
+		return &manualRule, nil
+	}
+	for _, r := range e.policy.Rules {
+		if r.Name == name {
+			return r, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: no rule is named %q", server.ErrNotFound, name)
+}
+
+// target finds a container by namespace/pod/container, by its id or an
+// unambiguous start of it, or by its cgroup.
+func (e *Engine) target(name string) (*container, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	cg := path.Clean("/" + strings.TrimPrefix(name, e.fs.Mount()))
+	if ct := e.containers[cg]; ct != nil && name != "" {
+		return ct, nil
+	}
+	var found []*container
+	for _, ct := range e.containers {
+		if names(ct.id, name) {
+			found = append(found, ct)
+		}
+	}
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(found) > 1:
+		return nil, fmt.Errorf("%w: %q names %d containers; give namespace/pod/container or the cgroup", server.ErrConflict, name, len(found))
+	case strings.HasPrefix(name, "/") && e.fs.Exists(cg):
+		ct := &container{id: cri.Container{Cgroup: cg, Source: "operator"}, from: map[string]bool{"operator": true}, ended: map[string]time.Time{}}
+		e.containers[cg] = ct
+		return ct, nil
+	}
+	return nil, fmt.Errorf("%w: no container %q (namespace/pod/container, a container id, or a cgroup such as /system.slice/x.service)", server.ErrNotFound, name)
+}
+
+// names reports whether an operator may mean c by name.
+func names(c cri.Container, name string) bool {
+	if name == "" {
+		return false
+	}
+	if c.String() == name || c.Pod.Name != "" && c.Pod.Namespace+"/"+c.Pod.Name == name {
+		return true
+	}
+	return len(name) >= 8 && c.ID != "" && strings.HasPrefix(c.ID, name)
+}
+
+// Disarm lets go of containers and stops guarding them until the next reload.
+func (e *Engine) Disarm(ctx context.Context, r api.DisarmRequest, operator string) (api.Done, error) {
+	why := "disarmed by " + operator
+	var hit []*container
+	if r.All {
+		e.mu.Lock()
+		e.disarmedAll = true
+		for _, ct := range e.containers {
+			hit = append(hit, ct)
+		}
+		e.mu.Unlock()
+	} else {
+		ct, err := e.target(r.Target)
+		if err != nil {
+			return api.Done{}, err
+		}
+		e.mu.Lock()
+		e.disarmed[ct.id.Cgroup] = true
+		e.mu.Unlock()
+		hit = append(hit, ct)
+	}
+	e.log.Warn("disarmed", "operator", operator, "all", r.All, "cgroup", r.Target)
+	if err := e.letGo(ctx, hit, why); err != nil {
+		return api.Done{}, err
+	}
+	what := "all containers"
+	if !r.All {
+		what = hit[0].id.String()
+	}
+	return api.Done{Message: what + ": disarmed until `arbiterctl reload`"}, nil
+}
+
+// letGo ends the cases of the given containers and disarms them.
+func (e *Engine) letGo(ctx context.Context, cts []*container, why string) error {
+	for _, ct := range cts {
+		e.mu.Lock()
+		c := ct.open
+		e.mu.Unlock()
+		if c == nil {
+			continue
+		}
+		c.post(event{kind: evGiveUp, why: why})
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return fmt.Errorf("case %s does not end: %w", c.id, ctx.Err())
+		}
+	}
+	for _, ct := range cts {
+		if ct.cg == nil {
+			continue
+		}
+		if err := ct.cg.Disarm(ctx); err != nil && !isGone(err) {
+			return fmt.Errorf("disarm %s: %w", ct.id, err)
+		}
+		e.queue.add(ct.id.Cgroup)
+	}
+	return nil
+}
+
+// Reload reads the policy anew. A policy with errors changes nothing.
+func (e *Engine) Reload(_ context.Context, operator string) (api.Done, error) {
+	if err := e.load(); err != nil {
+		e.log.Error("policy not reloaded, the last good one stays in force", "operator", operator, "error", err)
+		return api.Done{}, fmt.Errorf("%w: the policy in force stays: %v", server.ErrInvalid, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.log.Info("policy reloaded", "operator", operator, "rules", e.loaded.Rules, "digest", e.loaded.Digest)
+	return api.Done{Message: fmt.Sprintf("%d rules from %d files, digest %s", e.loaded.Rules, len(e.loaded.Files), e.loaded.Digest)}, nil
+}
+
+// Explain decides for a target as it is now, and changes nothing.
+func (e *Engine) Explain(ctx context.Context, name string) (string, error) {
+	ct, err := e.target(name)
+	if err != nil {
+		return "", err
+	}
+	cg, err := e.fs.Get(ct.id.Cgroup)
+	if err != nil {
+		return "", fmt.Errorf("%w: %v", server.ErrNotFound, err)
+	}
+	u, err := cg.Usage()
+	if err != nil {
+		return "", err
+	}
+	pids, err := cg.Pids()
+	if err != nil {
+		return "", err
+	}
+	f := policy.Facts{
+		At: time.Now(), Container: ct.id, Trigger: policy.OnLimit, CgroupVersion: e.fs.Version(),
+		Limit: u.BaseLimit, LimitCgroup: u.LimitCgroup, UsageBytes: u.Current, UnreclaimableBytes: u.Unreclaimable,
+		BorrowableBytes: e.budgets.borrowable(), Runtime: e.runtimeOf(ctx, pids),
+	}
+	e.mu.Lock()
+	f.Resumes = ct.resumes
+	p := e.policy
+	e.mu.Unlock()
+	text := policy.Explain(p, ct.id, f)
+	if why, reserved := e.fs.Reserved(ct.id.Cgroup); reserved {
+		text = "never matched, whatever a rule says: " + why + "\n" + text
+	}
+	return text, nil
+}
+
+func (e *Engine) degraded() []string { return append([]string{}, e.fs.Missing()...) }
+
+func isGone(err error) bool { return errors.Is(err, cgroup.ErrGone) }
