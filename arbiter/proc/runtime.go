@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,27 @@ func DetectContainer(ctx context.Context, fs FS, pids []int) (Runtime, int, erro
 	rt, err := DetectRuntime(ctx, fs, pid)
 	return rt, pid, err
 }
+
+// FindRuntime is the process with the most resident memory among those of one
+// runtime.
+func FindRuntime(ctx context.Context, fs FS, pids []int, want Runtime) (int, error) {
+	rest := slices.Clone(pids)
+	for range min(len(rest), maxSearched) {
+		pid, err := largest(fs, rest)
+		if err != nil {
+			return 0, err
+		}
+		if rt, err := DetectRuntime(ctx, fs, pid); err == nil && rt == want {
+			return pid, nil
+		}
+		rest = slices.DeleteFunc(rest, func(p int) bool { return p == pid })
+	}
+	return 0, fmt.Errorf("no %s among %d processes", want, len(pids))
+}
+
+// maxSearched bounds FindRuntime in a container of thousands of processes: the
+// one that fills it is among the largest.
+const maxSearched = 64
 
 // largest is the process with the most resident memory; ties go to the lower
 // pid, which is the older one. statm takes no lock of the target.
