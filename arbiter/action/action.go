@@ -1,5 +1,5 @@
 // Package action holds what a policy's steps can do: one file per action, and
-// the table below.
+// the table that makes them from policies.
 package action
 
 import (
@@ -65,10 +65,25 @@ type Env struct {
 	// Borrow asks for more borrowed room in the middle of the step, in bytes
 	// above the original limit, within the budgets.
 	Borrow func(ctx context.Context, bytes uint64) error
+	// ExecIn runs a command inside the container, through its runtime; nil
+	// where no runtime can (plain cgroups).
+	ExecIn func(ctx context.Context, argv []string, stdin []byte) (output []byte, exit int, err error)
+	// Uploads are the stores that arbiter.toml names.
+	Uploads map[string]UploadTarget
+}
+
+// UploadTarget is one [upload.NAME] of arbiter.toml: an S3-compatible store.
+type UploadTarget struct {
+	Endpoint        string // https://host[:port]
+	Bucket          string
+	CredentialsFile string // an AWS credentials file
 }
 
 // Result is what an action learned, whether it failed or not.
 type Result struct {
 	Summary string            // one line for people
 	Details map[string]string // figures, for the case's record
+	// After is work that can wait until the verdict was carried out:
+	// compression, uploads. It runs in order, once the case is closed.
+	After []func(context.Context) error
 }
