@@ -23,7 +23,7 @@ func manyRules(n int, globs bool) []File {
 			id := f*n/10 + i
 			fmt.Fprintf(&b, "[[rule]]\nname = \"rule-%d\"\n[rule.match]\n", id)
 			if globs {
-				fmt.Fprintf(&b, "cgroup = [\"/kubepods/**/pod%d/*\"]\npod = [\"*-%d\", \"x-*-%d\"]\nlabels = { team = \"t%d*\" }\n", id, id, id, id%7)
+				fmt.Fprintf(&b, "cgroup = [\"/kubepods/**/pod%d/*\", \"/x/*/%d-*\"]\nlabels = { team = \"t%d*\" }\n", id, id, id%7)
 			} else {
 				fmt.Fprintf(&b, "namespace = [\"ns-%d\"]\npod = [\"app-*\"]\nlabels = { team = \"t%d*\" }\n", id, id%7)
 			}

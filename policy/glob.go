@@ -1,12 +1,15 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // A glob is a compiled pattern. Everything stands for itself but
 //
-//   - any characters; in a cgroup path none of them a slash
-//     ?   one character; in a cgroup path no slash
-//     **  any characters, slashes too; between slashes also nothing: /a/**/b is /a/b
+//	a*b   any characters between; in a cgroup path none of them a slash
+//	a?b   one character between; in a cgroup path no slash
+//	a**b  any characters between, slashes too; /a/**/b is also /a/b
 //
 // A backslash is no escape: systemd's unit names are full of them. Matching
 // takes time in proportion to the pattern times the text, and for the common
@@ -15,6 +18,7 @@ type glob struct {
 	prefix, suffix string // literal ends
 	shape          globShape
 	middle         []token // what stands between the ends, if shape is globTokens
+	inside         string  // globTokens: the longest literal in the middle, looked for first
 }
 
 type globShape uint8
@@ -39,35 +43,48 @@ const (
 
 type token struct {
 	kind tokenKind
-	c    byte
+	c    rune
 }
 
 // compileGlob compiles a pattern. In a path, * and ? stop at slashes.
 func compileGlob(pattern string, path bool) glob {
-	first := strings.IndexAny(pattern, "*?")
-	if first < 0 {
-		return glob{prefix: pattern}
+	ts := tokens(pattern, path)
+	prefix := literalRun(ts)
+	ts = ts[utf8.RuneCountInString(prefix):]
+	suffix := ""
+	for len(ts) > 0 && ts[len(ts)-1].kind == tokenByte {
+		suffix = string(ts[len(ts)-1].c) + suffix
+		ts = ts[:len(ts)-1]
 	}
-	last := strings.LastIndexAny(pattern, "*?")
-	middle := pattern[first : last+1]
-	g := glob{prefix: pattern[:first], suffix: pattern[last+1:], shape: globTokens}
+	g := glob{prefix: prefix, suffix: suffix}
 	switch {
-	case strings.Trim(middle, "*") == "" && (!path || len(middle) > 1) && !levels(pattern, first, path):
+	case len(ts) == 0:
+		g.shape = globLiteral
+	case len(ts) == 1 && ts[0].kind == tokenStarAny:
 		g.shape = globAny
-	case middle == "*":
+	case len(ts) == 1 && ts[0].kind == tokenStar:
 		g.shape = globInLevel
-	case path:
-		// "/**/" reaches into the ends: keep the whole pattern as tokens
-		g.prefix, g.suffix, g.middle = "", "", tokens(pattern, path)
 	default:
-		g.middle = tokens(middle, path)
+		g.shape, g.middle = globTokens, ts
+		for i := range ts {
+			if run := literalRun(ts[i:]); len(run) > len(g.inside) {
+				g.inside = run
+			}
+		}
 	}
 	return g
 }
 
-// levels reports whether the stars at i stand between two slashes of a path.
-func levels(pattern string, i int, path bool) bool {
-	return path && i > 0 && strings.HasPrefix(pattern[i-1:], "/**/")
+// literalRun is the text that the tokens begin with.
+func literalRun(ts []token) string {
+	var b strings.Builder
+	for _, t := range ts {
+		if t.kind != tokenByte {
+			break
+		}
+		b.WriteRune(t.c)
+	}
+	return b.String()
 }
 
 func tokens(pattern string, path bool) []token {
@@ -78,6 +95,9 @@ func tokens(pattern string, path bool) []token {
 		case path && strings.HasPrefix(rest, "/**/"):
 			out = append(out, token{kind: tokenLevels})
 			i += len("/**/")
+			for strings.HasPrefix(pattern[i:], "**/") {
+				i += len("**/")
+			}
 		case rest[0] == '*':
 			n := len(rest) - len(strings.TrimLeft(rest, "*"))
 			kind := tokenStarAny
@@ -93,8 +113,9 @@ func tokens(pattern string, path bool) []token {
 			out = append(out, token{kind: tokenOneAny})
 			i++
 		default:
-			out = append(out, token{c: rest[0]})
-			i++
+			c, n := utf8.DecodeRuneInString(rest)
+			out = append(out, token{c: c})
+			i += n
 		}
 	}
 	return out
@@ -113,7 +134,7 @@ func (g *glob) match(text string) bool {
 	case globInLevel:
 		return strings.IndexByte(rest, '/') < 0
 	case globTokens:
-		return matchTokens(g.middle, rest)
+		return strings.Contains(rest, g.inside) && matchTokens(g.middle, rest)
 	}
 	return true
 }
@@ -122,19 +143,18 @@ func (g *glob) match(text string) bool {
 // far can be matched by the first i tokens. A star keeps its own place alive;
 // levels do so once their first slash is read.
 func matchTokens(ts []token, text string) bool {
-	at := make([]bool, len(ts)+1)
-	inside := make([]bool, len(ts)+1) // between the slashes of tokenLevels i
+	at, next := make([]bool, len(ts)+1), make([]bool, len(ts)+1)
+	between := make([]bool, len(ts)) // the slashes of tokenLevels
 	at[0] = true
 	skipStars(ts, at)
-	for i := range len(text) {
-		c := text[i]
-		next := make([]bool, len(ts)+1)
+	for _, c := range text {
+		clear(next)
 		alive := false
 		for j, t := range ts {
 			if t.kind == tokenLevels {
-				begun := inside[j] || at[j] && c == '/'
+				begun := between[j] || at[j] && c == '/'
 				next[j+1] = next[j+1] || begun && c == '/'
-				inside[j] = begun
+				between[j] = begun
 				alive = alive || begun
 				continue
 			}
@@ -149,14 +169,14 @@ func matchTokens(ts []token, text string) bool {
 		if !alive {
 			return false
 		}
-		at = next
+		at, next = next, at
 		skipStars(ts, at)
 	}
 	return at[len(ts)]
 }
 
 // accepts says whether a token takes c and is done, or takes it and goes on.
-func (t token) accepts(c byte) (step, stay bool) {
+func (t token) accepts(c rune) (step, stay bool) {
 	switch t.kind {
 	case tokenByte:
 		return c == t.c, false

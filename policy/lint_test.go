@@ -115,7 +115,7 @@ func messages(t *testing.T) []message {
 			}
 			at, ok := formatAt[calledName(call)]
 			if calledName(call) == "warn" && name == "lint.go" {
-				at = 3
+				at = 3 // that one has a position before the key
 			}
 			if !ok || at >= len(call.Args) {
 				return true

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/arbiterd/arbiter/cri"
 )
@@ -14,24 +15,47 @@ import (
 // finds the plain cases (the earlier rule asks for less, glob by glob) and
 // never warns wrongly.
 func (x *ruleIndex) unreachable() Diagnostics {
-	var out Diagnostics
-	warn := func(r *Rule, hint, format string, args ...any) {
-		out = append(out, Diagnostic{
-			Severity: SeverityWarning, Pos: r.Pos, Rule: r.Name, Key: "match",
-			Message: fmt.Sprintf(format, args...), Hint: hint,
+	const workers = 4
+	found := make([]*Diagnostic, len(x.entries))
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(x.entries); i += workers {
+				found[i] = x.unreachableRule(i)
+			}
 		})
 	}
-	for i := range x.entries {
-		r := x.entries[i].rule
-		if key := r.Match.excludesItself(); key != "" {
-			warn(r, "", "can never match: match.not.%s excludes all that match.%s asks for", key, key)
-		} else if by := x.taker(i, r); by != nil {
-			warn(r, "move it before that rule, or make that one narrower",
-				"can never win: %s at %s takes every container that it matches", by.Name, by.Pos)
+	wg.Wait()
+	var out Diagnostics
+	for _, d := range found {
+		if d != nil {
+			out = append(out, *d)
 		}
 	}
 	return out
 }
+
+func (x *ruleIndex) unreachableRule(i int) *Diagnostic {
+	r := x.entries[i].rule
+	warn := func(key, hint, format string, args ...any) *Diagnostic {
+		return &Diagnostic{
+			Severity: SeverityWarning, Pos: r.Pos, Rule: r.Name, Key: key,
+			Message: fmt.Sprintf(format, args...), Hint: hint,
+		}
+	}
+	if key := r.Match.excludesItself(); key != "" {
+		return warn("match.not", "", "can never match: match.not.%s excludes all that match.%s asks for", key, key)
+	}
+	if by := x.taker(i, r); by != nil {
+		return warn("match", "move it before that rule, or make that one narrower",
+			"can never win: %s at %s takes every container that it matches", by.Name, by.Pos)
+	}
+	return nil
+}
+
+// closerLooks bounds the work for one rule: who has more earlier rules than
+// this that match the same containers is not told of all that take it.
+const closerLooks = 100
 
 // taker is the first rule before rule i that takes all that it matches, or nil.
 // Such a rule matches in particular the witness, so that only the few that do
@@ -39,13 +63,15 @@ func (x *ruleIndex) unreachable() Diagnostics {
 func (x *ruleIndex) taker(i int, r *Rule) *Rule {
 	w := r.Match.witness()
 	s := &subject{c: &w, limit: r.Match.witnessLimit()}
+	looks := 0
 	for e := range x.candidates(&w) {
-		if e.rule == r {
+		if e.rule == r || looks == closerLooks {
 			return nil
 		}
 		if e.trigger != x.entries[i].trigger && !e.rule.final() || e.matcher.first(s) != nil {
 			continue
 		}
+		looks++
 		if e.rule.takes(r) {
 			return e.rule
 		}
