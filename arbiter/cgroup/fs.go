@@ -26,14 +26,21 @@ type FS struct {
 	watch   *watch
 	handle  func(Event)
 
-	noGuards atomic.Bool // DropGuards is in force
+	// MaxGuarded bounds how many limits are guarded by oom_score_adj at once
+	// (version 2); 0 is no bound. It is set before anything else is called.
+	MaxGuarded int
+
+	noGuards atomic.Bool  // DropGuards is in force
+	guards   atomic.Int64 // version 2 limits that are guarded now
+	sampler  *sampler
 
 	// flags is held while an out-of-memory flag and the record that owns it
 	// are looked at or changed together.
 	flags sync.Mutex
 
 	mu      sync.Mutex
-	nodes   map[string]*node  // open directories by path
+	nodes   map[string]*node  // open directories by path (version 1)
+	levels  map[string]*level // open directories by path (version 2)
 	cgroups map[string]Cgroup // what Get gave out, by path
 }
 
@@ -44,7 +51,7 @@ func Open(root string, log hclog.Logger) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroups at %s: %w", root, err)
 	}
-	s := &FS{mounts: m, proc: "/proc", log: log, nodes: map[string]*node{}, cgroups: map[string]Cgroup{}}
+	s := &FS{mounts: m, proc: "/proc", log: log, nodes: map[string]*node{}, levels: map[string]*level{}, cgroups: map[string]Cgroup{}, sampler: newSampler()}
 	switch {
 	case m.memory != "":
 		s.version = 1
@@ -69,7 +76,14 @@ func (s *FS) Handle(f func(Event)) { s.handle = f }
 
 // Run watches every armed cgroup until ctx is done: one goroutine and one
 // epoll instance, however many there are.
-func (s *FS) Run(ctx context.Context) error { return s.watch.run(ctx) }
+func (s *FS) Run(ctx context.Context) error {
+	var sampling sync.WaitGroup
+	defer sampling.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sampling.Go(func() { s.sampler.run(ctx) })
+	return s.watch.run(ctx)
+}
 
 // Close closes every cgroup, which disarms those that are armed.
 func (s *FS) Close() error {
@@ -105,6 +119,9 @@ func (s *FS) Get(path string) (Cgroup, error) {
 }
 
 func (s *FS) newCgroup(path string) (Cgroup, error) {
+	if s.version == 2 {
+		return newV2(s, path)
+	}
 	return newV1(s, path)
 }
 

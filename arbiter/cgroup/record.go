@@ -153,6 +153,16 @@ func (f *Field) ours(shown string) bool {
 	return err == nil && n > f.NudgeFrom && n <= f.NudgeTo && (n-f.NudgeFrom)%nudgeBytes == 0
 }
 
+// clone is a copy for other goroutines to read.
+func (f *Field) clone() *Field {
+	if f == nil {
+		return nil
+	}
+	g := *f
+	g.Ours = slices.Clone(f.Ours)
+	return &g
+}
+
 // empty reports whether nothing is left to undo.
 func (r *Record) empty() bool {
 	return len(r.Fields) == 0 && r.Freeze == nil && r.Scores == nil && !r.Inherited

@@ -183,6 +183,9 @@ func (s *FS) undo(d *dir, rec *Record) (left []string, err error) {
 
 // undoFields undoes the kernel files of rec.
 func (s *FS) undoFields(d *dir, rec *Record) (left []string, err error) {
+	if s.version == 2 {
+		return s.undoV2(d, rec)
+	}
 	return s.undoV1(d, rec)
 }
 

@@ -1,0 +1,252 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/arbiterd/arbiter/policy"
+)
+
+// Arm guards c's own limit and those of the ancestors that bind it.
+func (c *v2) Arm(ctx context.Context, o ArmOptions) (Status, error) {
+	end, err := c.begin(ctx, "arm")
+	if err != nil {
+		return c.Status(), err
+	}
+	defer end()
+	if c.path == "/" {
+		return c.Status(), fmt.Errorf("arm /: the root cgroup has no limit: %w", ErrNotSupported)
+	}
+	c.mu.Lock()
+	before, was := c.opts, c.armed
+	c.mu.Unlock()
+	if was && before.Hold && !o.Hold {
+		if err := c.disarm(ctx); err != nil {
+			return c.Status(), err
+		}
+		was = false
+	}
+	binding, err := c.binding()
+	if err != nil {
+		return c.Status(), err
+	}
+	for _, l := range slices.Backward(binding) {
+		if l == c.self && o.Hold {
+			err = c.inherit()
+		}
+		if err = errors.Join(err, l.join(c, o.Hold, o.AlwaysGuard)); err != nil {
+			if !was {
+				err = errors.Join(err, c.disarm(context.WithoutCancel(ctx)))
+			}
+			return c.Status(), fmt.Errorf("arm %s: %w", c.path, err)
+		}
+	}
+	if err := c.listen(); err != nil {
+		return c.Status(), errors.Join(fmt.Errorf("arm %s: %w", c.path, err), c.disarm(context.WithoutCancel(ctx)))
+	}
+	kills, _ := c.Counters()
+	missing := append(c.lacks(o), c.fs.watchUsage(c, o)...)
+	c.mu.Lock()
+	c.opts, c.armed, c.kills, c.missing = o, true, kills.OOMKill, missing
+	c.mu.Unlock()
+	return c.Status(), nil
+}
+
+// binding lists the levels whose limits are guarded for c, from the inside
+// out: its own, its parent's (in a one-container pod that is hit first, for
+// the pause process counts too), and the tightest. An ancestor further out,
+// like the one that holds all pods, binds them all: whose fault it is when it
+// is full is the kernel's to decide.
+func (c *v2) binding() ([]*level, error) {
+	tightest, limit := -1, policy.NoLimit
+	for i, l := range c.chain {
+		if !l.dir.has(fileMax) {
+			continue
+		}
+		shown, err := l.readLimit(fileMax)
+		if err != nil {
+			return nil, err
+		}
+		if base := l.base(shown.String()); base.Less(limit) {
+			tightest, limit = i, base
+		}
+	}
+	var levels []*level
+	for i, l := range c.chain {
+		if i == 0 || (i == 1 || i == tightest) && l.dir.has(fileMax) {
+			levels = append(levels, l)
+		}
+	}
+	return levels, nil
+}
+
+// inherit takes over, from ancestors that are guarded now, what their records
+// say about the scores of c's processes.
+func (c *v2) inherit() error {
+	for _, l := range slices.Backward(c.chain[1:]) {
+		if err := l.hand(c.self); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lacks tells what is not covered.
+func (c *v2) lacks(o ArmOptions) (missing []string) {
+	if !o.Hold {
+		return nil
+	}
+	var u Usage
+	if err := c.limitsInto(&u); err == nil && u.Limit == policy.NoLimit {
+		missing = append(missing, "no memory limit here or at any ancestor: nothing can be hit")
+	}
+	if !mayExempt() {
+		missing = append(missing, "no CAP_SYS_RESOURCE: the limit is raised while the container is frozen; one large populate or mlock is not covered")
+	}
+	if !c.self.dir.has(fileLocalEvents) {
+		missing = append(missing, "the kernel has no memory.events.local (5.2): limits are not seen")
+	}
+	if c.swaps() {
+		missing = append(missing, "it may swap: it thrashes before its limit is hit; a pressure trigger sees that")
+	}
+	return missing
+}
+
+// swaps reports whether c can use swap that exists.
+func (c *v2) swaps() bool {
+	v, err := c.self.dir.value(fileSwapMax)
+	if err != nil || v == "0" {
+		return false
+	}
+	b, err := os.ReadFile(c.fs.proc + "/swaps")
+	return err == nil && strings.Count(string(b), "\n") > 1
+}
+
+// listen watches cgroup.events: freezing behind our back, and the end.
+func (c *v2) listen() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.events != nil {
+		return nil
+	}
+	f, err := c.self.dir.open(fileCgEvents, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	if c.last, err = readCgroupEvents(f); err != nil {
+		f.Close()
+		return err
+	}
+	c.events = f
+	return c.fs.watch.add(int(f.Fd()), epollPri, c.stateChanged)
+}
+
+func (c *v2) unlisten() {
+	c.mu.Lock()
+	f := c.events
+	c.events = nil
+	c.mu.Unlock()
+	if f != nil {
+		c.fs.watch.remove(int(f.Fd()))
+		f.Close()
+	}
+}
+
+func readCgroupEvents(f *os.File) (cgroupEvents, error) {
+	b := make([]byte, 256)
+	n, err := f.ReadAt(b, 0)
+	if n == 0 && err != nil {
+		return cgroupEvents{}, fmt.Errorf("read cgroup.events: %w", err)
+	}
+	return parseCgroupEvents(b[:n])
+}
+
+// stateChanged runs on the watching goroutine.
+func (c *v2) stateChanged() {
+	c.mu.Lock()
+	f := c.events
+	c.mu.Unlock()
+	if f == nil {
+		return
+	}
+	e, err := readCgroupEvents(f)
+	if err != nil { // removed
+		c.unlisten()
+		c.fs.emit(Event{Kind: EventGone, Cgroup: c, At: time.Now()})
+		return
+	}
+	c.mu.Lock()
+	last := c.last
+	c.last = e
+	c.mu.Unlock()
+	if last.populated && !e.populated {
+		c.fs.emit(Event{Kind: EventEmpty, Cgroup: c, At: time.Now()})
+	}
+	if last.frozen != e.frozen && e.frozen != c.wantFrozen.Load() && !c.killing.Load() && c.overruled() {
+		c.fs.emit(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: fmt.Sprintf("somebody else made cgroup.freeze=%d", flag(e.frozen))})
+	}
+}
+
+// overruled reports whether cgroup.freeze says other than what we want. While
+// it does not, the state only passes: one of the frozen tasks was killed.
+func (c *v2) overruled() bool {
+	v, err := c.self.dir.value(fileFreeze)
+	return err == nil && (v == "1") != c.wantFrozen.Load()
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Disarm undoes everything: scores and limits from the outside in, and the
+// thaw last, so that the kernel may kill again before anything runs again.
+func (c *v2) Disarm(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("disarm %s: %w", c.path, ctx.Err())
+	}
+	return c.disarm(ctx)
+}
+
+// disarm is Disarm within a turn.
+func (c *v2) disarm(ctx context.Context) error {
+	c.fs.unwatchUsage(c)
+	c.unlisten()
+	c.quiet.Store(true)
+	defer c.quiet.Store(false)
+	c.killing.Store(true) // what the kernel does from here on is no escape
+	defer c.killing.Store(false)
+	_ = c.setResting(false) // leave tells of errors
+	var errs []error
+	for _, l := range slices.Backward(c.chain) {
+		errs = append(errs, l.leave(ctx, c))
+	}
+	errs = append(errs, c.selfThaw())
+	for _, l := range c.chain {
+		errs = append(errs, l.finish())
+	}
+	for _, l := range slices.Backward(c.chain[1:]) {
+		l.mu.Lock()
+		errs = append(errs, l.rescan()) // c's processes are theirs again
+		l.mu.Unlock()
+	}
+	c.mu.Lock()
+	c.opts, c.armed, c.held, c.missing, c.lent = ArmOptions{}, false, false, nil, Status{}
+	c.mu.Unlock()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("disarm %s: %w", c.path, err)
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// An exemption tells why the processes of a level are exempt from kernel
+// kills, and whether they are. A level's own processes are those below it that
+// no level further inside has a record for.
+type exemption struct {
+	reasons map[*level]bool // guarded levels, this one or outer ones
+	shields int             // writes and foreign reads under way that may charge
+	resting bool            // frozen: nothing charges, so the reasons rest
+	doomed  bool            // being killed
+	on      bool
+}
+
+func (e *exemption) wanted() bool {
+	return !e.doomed && (e.shields > 0 || len(e.reasons) > 0 && !e.resting)
+}
+
+// settle makes the scores what the exemption wants. Called again while it is
+// on, it finds newcomers. l.mu is held.
+func (l *level) settle() error {
+	if l.rec == nil {
+		return nil
+	}
+	board := scoreboard{l.fs.proc}
+	switch {
+	case l.scores.wanted():
+		l.scores.on = true
+		return board.exempt(l.pids, l.rec, l.save)
+	case l.scores.on || l.rec.Scores != nil:
+		if l.rec.Scores != nil {
+			if err := board.restore(l.pids, l.rec.Scores); err != nil {
+				return err
+			}
+			l.rec.Scores = nil
+			if err := l.save(); err != nil {
+				return err
+			}
+		}
+		l.scores.on = false
+		l.fs.changed("scores restored", l.dir.path)
+	}
+	return nil
+}
+
+// pids lists the processes that are l's own.
+func (l *level) pids() ([]int, error) {
+	inner := map[uint64]bool{}
+	for _, n := range l.family() {
+		if n != l {
+			inner[n.dir.ino] = true
+		}
+	}
+	return l.dir.pidsBut(func(d *dir) bool { return inner[d.ino] })
+}
+
+// pidsBut lists the processes of d and below, without the directories that
+// skip names and what is below them.
+func (d *dir) pidsBut(skip func(*dir) bool) ([]int, error) {
+	pids, err := d.ownPids()
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.children()
+	if err != nil {
+		return pids, ignoreGone(err)
+	}
+	for _, name := range names {
+		c, err := d.child(name)
+		if err != nil {
+			continue // gone
+		}
+		if !skip(c) {
+			below, err := c.pidsBut(skip)
+			if err != nil && !errors.Is(err, ErrGone) {
+				c.close()
+				return pids, err
+			}
+			pids = append(pids, below...)
+		}
+		c.close()
+	}
+	return pids, nil
+}
+
+// eachOfFamily calls f for l, whose mu is held, and for every level inside it,
+// with its mu held.
+func (l *level) eachOfFamily(f func(*level) error) error {
+	var errs []error
+	for _, n := range l.family() {
+		if n != l {
+			n.mu.Lock()
+		}
+		errs = append(errs, ignoreGone(f(n)))
+		if n != l {
+			n.mu.Unlock()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shield exempts everything that l's limit binds while f runs: f does what may
+// charge more than fits. l.mu is held, and still is while f runs.
+func (l *level) shield(f func() error) error {
+	if err := l.addShields(1); err != nil {
+		return errors.Join(err, l.addShields(-1))
+	}
+	err := f()
+	return errors.Join(err, l.addShields(-1))
+}
+
+// addShields is the beginning (1) or the end (-1) of a shield. l.mu is held.
+func (l *level) addShields(n int) error {
+	return l.eachOfFamily(func(i *level) error {
+		if i.rec == nil {
+			return nil
+		}
+		i.scores.shields = max(0, i.scores.shields+n)
+		return i.settle()
+	})
+}
+
+// standGuard exempts everything that l's limit binds, and lifts memory.high:
+// tasks asleep in its throttle would freeze only after up to two seconds, and
+// inside one system call not at all. l.mu is held.
+func (l *level) standGuard(now time.Time, why string) error {
+	if l.guarded || l.fs.noGuards.Load() {
+		return nil
+	}
+	l.fs.guards.Add(1)
+	l.guarded, l.since = true, now
+	l.up.Store(true)
+	l.firstOf.Store(0)
+	err := l.eachOfFamily(func(n *level) error {
+		if n.rec == nil {
+			return nil
+		}
+		n.scores.reasons[l] = true
+		return n.settle()
+	})
+	err = errors.Join(err, l.liftHigh())
+	l.fs.changed("guarded", l.dir.path)
+	l.fs.log.Debug("guard is up", "cgroup", l.dir.path, "why", why, "error", err)
+	l.fs.sampler.hurry(l, slopeAge)
+	return err
+}
+
+// standDown gives the kernel its right to kill back. l.mu is held.
+func (l *level) standDown() error {
+	if l.guarded {
+		l.fs.guards.Add(-1)
+		l.guarded = false
+		l.up.Store(false)
+		l.fs.changed("guard down", l.dir.path)
+	}
+	return l.eachOfFamily(func(n *level) error {
+		delete(n.scores.reasons, l)
+		return n.settle()
+	})
+}
+
+// rescan looks for newcomers, which the kernel would kill instead of what is
+// guarded. l.mu is held.
+func (l *level) rescan() error {
+	if !l.guarded {
+		return nil
+	}
+	return l.eachOfFamily(func(n *level) error {
+		if n.rec == nil {
+			return nil
+		}
+		n.scores.reasons[l] = true
+		return n.settle()
+	})
+}
+
+// hand gives an inner level, about to get a record of its own, its share of
+// what l's record says about scores. l.mu is not held.
+func (l *level) hand(inner *level) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.guarded || l.rec == nil || l.rec.Scores == nil {
+		return nil
+	}
+	inner.mu.Lock()
+	defer inner.mu.Unlock()
+	if inner.rec != nil {
+		return nil
+	}
+	if err := inner.claim(); err != nil {
+		return err
+	}
+	inner.rec.Scores = &ScoreRecord{Base: l.rec.Scores.Base, Except: slices.Clone(l.rec.Scores.Except)}
+	inner.scores.on = true
+	maps.Copy(inner.scores.reasons, map[*level]bool{l: true})
+	if err := inner.save(); err != nil {
+		return fmt.Errorf("hand over scores: %w", err)
+	}
+	inner.owned.Store(true)
+	return inner.look()
+}
