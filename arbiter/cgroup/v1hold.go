@@ -60,11 +60,8 @@ func (c *v1) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.writing.Store(true)
-	defer c.writing.Store(false)
-	defer c.fs.watch.settle()
 	n := c.nudger()
-	err = c.stop(ctx, &r, n)
+	err = c.quietly(func() error { return c.stop(ctx, &r, n) })
 	back := n.back()
 	if err != nil {
 		return errors.Join(err, back, c.letRun())
@@ -125,10 +122,7 @@ func (c *v1) letRun() error {
 	if c.self.rec == nil || c.self.rec.Freeze == nil {
 		return nil
 	}
-	c.writing.Store(true)
-	defer c.writing.Store(false)
-	defer c.fs.watch.settle()
-	if err := c.fs.letGo(c.self.rec.Freeze); err != nil {
+	if err := c.quietly(func() error { return c.fs.letGo(c.self.rec.Freeze) }); err != nil {
 		return err
 	}
 	c.fs.changed("thawed", c.path)

@@ -128,6 +128,15 @@ func (c *v1) leaderExited(fd int) {
 // leaderPause is when the next leader is chosen.
 const leaderPause = 5 * time.Millisecond
 
+// quietly runs f, which writes the freezer's state, so that nobody takes that
+// for a stranger's doing.
+func (c *v1) quietly(f func() error) error {
+	c.writing.Store(true)
+	defer c.writing.Store(false)
+	defer c.fs.watch.settle()
+	return f()
+}
+
 // freezerWritten runs when somebody wrote the freezer's state. The container
 // runtime pauses and resumes behind our back.
 func (c *v1) freezerWritten(mask uint32, _ string) {

@@ -50,7 +50,7 @@ func (c *v1) Trapped(ctx context.Context, f func(context.Context) error) error {
 		return fmt.Errorf("trap tasks of %s: %w", c.path, err)
 	}
 	defer g.dir.close()
-	if err := g.request(false); err != nil {
+	if err := c.quietly(func() error { return g.request(false) }); err != nil {
 		return fmt.Errorf("trap tasks of %s: %w", c.path, err)
 	}
 	c.fs.changed("opened for traps", c.path)
@@ -68,10 +68,12 @@ func (c *v1) shut(ctx context.Context, g gate) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), freezeWait)
 	defer cancel()
 	n := c.nudger()
-	err := g.request(true)
-	if err == nil {
-		err = n.until(ctx, g.frozen)
-	}
+	err := c.quietly(func() error {
+		if err := g.request(true); err != nil {
+			return err
+		}
+		return n.until(ctx, g.frozen)
+	})
 	back := n.back()
 	if err == nil {
 		c.fs.changed("closed behind traps", c.path)

@@ -63,13 +63,27 @@ func newWatch(log hclog.Logger) (*watch, error) {
 	return w, nil
 }
 
+// close ends run. Descriptors are closed only while nobody else can be using
+// them: their numbers are given out again at once.
 func (w *watch) close() error {
-	for _, fd := range []int{w.wake, w.inotify} {
-		if fd >= 0 {
-			unix.Close(fd)
+	w.notes.Lock()
+	defer w.notes.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := w.epoll.Close()
+	for _, fd := range []*int{&w.wake, &w.inotify} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1
 		}
 	}
-	return w.epoll.Close()
+	return err
+}
+
+func (w *watch) closed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wake < 0
 }
 
 // control runs f with the epoll descriptor.
@@ -109,8 +123,8 @@ func (w *watch) remove(fd int) {
 // post runs f on the watching goroutine, soon.
 func (w *watch) post(f func()) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.posted = append(w.posted, f)
-	w.mu.Unlock()
 	_, _ = unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
@@ -121,8 +135,8 @@ func (w *watch) after(d time.Duration, f func()) (stop func()) {
 }
 
 func (w *watch) runPosted() {
-	drain(w.wake)
 	w.mu.Lock()
+	drain(w.wake)
 	work := w.posted
 	w.posted = nil
 	w.mu.Unlock()
@@ -140,7 +154,7 @@ func drain(fd int) uint64 {
 	return binary.NativeEndian.Uint64(b[:])
 }
 
-// run waits and calls back until ctx is done.
+// run waits and calls back until ctx is done or the watch is closed.
 func (w *watch) run(ctx context.Context) error {
 	conn, err := w.epoll.SyscallConn()
 	if err != nil {
@@ -158,6 +172,9 @@ func (w *watch) run(ctx context.Context) error {
 		})
 		if ctx.Err() != nil || errors.Is(inner, unix.EINTR) {
 			continue
+		}
+		if w.closed() {
+			return nil
 		}
 		if err := errors.Join(err, inner); err != nil {
 			return fmt.Errorf("watch cgroups: %w", err)
