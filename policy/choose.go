@@ -85,24 +85,41 @@ func Pick(candidates []*Rule, runtime string) *Rule {
 	return candidates[i]
 }
 
-// Match is the rule that a container gets for a kind of trigger, and why every
-// earlier rule of that kind, and every rule that is final, is not it. If there
-// are rules of that kind with several thresholds, it is the first of them.
+// Match is the rule that a container gets for a kind of trigger once its
+// runtime is known, and why the rules before it are not for it. With several
+// thresholds of that kind it is the first one's; for a manual case the limit's,
+// or else the first rule that wins at all.
 func (p *Policy) Match(c cri.Container, limit Limit, runtime string, kind TriggerKind) (*Rule, []Miss) {
+	candidates := p.For(c, limit)
+	rule := pickKind(candidates, runtime, kind)
+	if rule == nil && kind == OnManual {
+		if rule = pickKind(candidates, runtime, OnLimit); rule == nil {
+			rule = Pick(candidates, runtime)
+		}
+	}
 	s := &subject{c: &c, limit: limit, runtime: runtime}
 	var misses []Miss
 	for _, r := range p.Rules {
-		miss := r.miss(s, kind)
-		switch {
-		case miss != nil:
+		if r == rule {
+			break
+		}
+		if miss := r.miss(s, kind); miss != nil {
 			misses = append(misses, *miss)
-		case r.Mode == Off || r.Trigger.On == kind || kind == OnManual:
-			return r, misses
-		case r.final():
-			return nil, misses
 		}
 	}
-	return nil, misses
+	return rule, misses
+}
+
+// pickKind picks among the candidates for a kind of trigger. A rule whose mode
+// is off is one for all kinds.
+func pickKind(candidates []*Rule, runtime string, kind TriggerKind) *Rule {
+	var of []*Rule
+	for _, r := range candidates {
+		if r.Mode == Off || r.Trigger.On == kind {
+			of = append(of, r)
+		}
+	}
+	return Pick(of, runtime)
 }
 
 // miss is why a rule does not apply, or nil.
@@ -118,7 +135,7 @@ func (r *Rule) miss(s *subject, kind TriggerKind) *Miss {
 	if _, limited := s.limit.Bytes(); m.needLimit && !limited {
 		return &Miss{Rule: r, Key: "trigger.on", Value: "no limit", Want: `"` + string(r.Trigger.On) + `"`}
 	}
-	if r.Mode != Off && r.Trigger.On != kind && kind != OnManual && !r.final() {
+	if r.Mode != Off && r.Trigger.On != kind && kind != OnManual {
 		return &Miss{Rule: r, Key: "trigger.on", Value: string(kind), Want: `"` + string(r.Trigger.On) + `"`}
 	}
 	return nil

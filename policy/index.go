@@ -16,7 +16,20 @@ type node struct {
 	val   int // offset of the value
 	keys  map[string]*node
 	elems []*node
+	made  made
+	by    *node // madeDotted: the table whose body made it
 }
+
+// made is how a node came to be, which decides what may still be added to it.
+type made uint8
+
+const (
+	madeImplicit made = iota // named on the way by a header: [a.b] makes a
+	madeHeader               // [a]
+	madeArray                // [[a]]
+	madeDotted               // a.b = 1 makes a
+	madeValue                // a = ...: closed, inline tables too
+)
 
 // child is the node of a key, or n itself where the index does not know it: a
 // position nearby beats none.
@@ -38,16 +51,17 @@ func (n *node) elem(i int) *node {
 	return n
 }
 
-func (n *node) add(key string, off int) *node {
+// add is the child of a key, made now if there is none yet.
+func (n *node) add(key string, off int, how made) (c *node, isNew bool) {
 	if c := n.keys[key]; c != nil {
-		return c
+		return c, false
 	}
 	if n.keys == nil {
 		n.keys = make(map[string]*node)
 	}
-	c := &node{key: off, val: off}
+	c = &node{key: off, val: off, made: how}
 	n.keys[key] = c
-	return c
+	return c, true
 }
 
 // last is the table that a header names: of an array, its last element.
@@ -58,16 +72,18 @@ func (n *node) last() *node {
 	return n
 }
 
-// indexTOML walks a text that the library has accepted. It never fails: on a
-// text that it does not understand it skips ahead.
-func indexTOML(text string) *node {
+// indexTOML walks a text that the library has accepted. On a text that it does
+// not understand it skips ahead. It also finds what the library overlooks: a
+// key that is given twice by way of dotted keys, tables and inline tables. The
+// conflict is nil if there is none.
+func indexTOML(text string) (*node, *conflict) {
 	s := &scanner{text: text}
-	root := &node{}
+	root := &node{made: madeHeader}
 	table := root
 	for {
 		s.skipBlank()
 		if s.eof() {
-			return root
+			return root, s.conflict
 		}
 		start := s.off
 		if s.peek() == '[' {
@@ -82,8 +98,22 @@ func indexTOML(text string) *node {
 }
 
 type scanner struct {
-	text string
-	off  int
+	text     string
+	off      int
+	conflict *conflict // the first
+}
+
+// A conflict is a key that is given twice.
+type conflict struct {
+	off   int
+	key   string
+	first int // offset of the earlier one
+}
+
+func (s *scanner) clash(key string, off int, earlier *node) {
+	if s.conflict == nil {
+		s.conflict = &conflict{off: off, key: key, first: earlier.key}
+	}
 }
 
 func (s *scanner) eof() bool  { return s.off >= len(s.text) }
@@ -137,20 +167,56 @@ func (s *scanner) header(root *node) *node {
 		s.accept(']')
 	}
 	n := root
-	for _, p := range parts {
-		n = n.last().add(p.name, start)
+	for i, p := range parts {
+		how := madeImplicit
+		if i == len(parts)-1 {
+			how = madeHeader
+			if array {
+				how = madeArray
+			}
+		}
+		c, isNew := n.last().add(p.name, start, how)
+		if !isNew && !c.reopened(how) {
+			s.clash(p.name, p.off, c)
+		}
+		n = c
 	}
 	if array {
-		n.elems = append(n.elems, &node{key: start, val: start})
+		n.elems = append(n.elems, &node{key: start, val: start, made: madeHeader})
 	}
 	return n.last()
+}
+
+// reopened reports whether a header may name the node, and marks it.
+func (n *node) reopened(how made) bool {
+	switch how {
+	case madeImplicit: // on the way: into any table that is not closed
+		return n.made != madeValue
+	case madeHeader:
+		ok := n.made == madeImplicit
+		n.made = madeHeader
+		return ok
+	}
+	return n.made == madeArray
 }
 
 // keyValue reads a.b = value into table.
 func (s *scanner) keyValue(table *node) {
 	n := table
-	for _, p := range s.keyParts() {
-		n = n.add(p.name, p.off)
+	parts := s.keyParts()
+	for i, p := range parts {
+		how := madeDotted
+		if i == len(parts)-1 {
+			how = madeValue
+		}
+		c, isNew := n.add(p.name, p.off, how)
+		switch {
+		case isNew:
+			c.by = table
+		case how == madeValue || c.made != madeDotted || c.by != table:
+			s.clash(p.name, p.off, c)
+		}
+		n = c
 	}
 	if s.accept('=') {
 		s.value(n)

@@ -97,7 +97,13 @@ func (d *decoder) parse() (map[string]any, bool) {
 		}
 		return nil, false
 	}
-	d.root = indexTOML(text)
+	root, twice := indexTOML(text)
+	if twice != nil {
+		d.errorf(twice.off, "", "", "invalid TOML: the key %q is given twice, first in line %d",
+			twice.key, d.lines.at(twice.first).Line)
+		return nil, false
+	}
+	d.root = root
 	return table, true
 }
 

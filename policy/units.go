@@ -3,7 +3,6 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 )
 
@@ -68,7 +67,7 @@ func (s Size) IsZero() bool { return s == Size{} }
 // Of is the size in bytes for a container with the given limit in bytes.
 func (s Size) Of(limitBytes uint64) uint64 {
 	if s.Percent > 0 {
-		return uint64(min(float64(limitBytes)*s.Percent/100, math.MaxInt64))
+		return uint64(min(float64(limitBytes)*s.Percent/100, 1<<63))
 	}
 	return s.Bytes
 }
