@@ -21,6 +21,7 @@ const (
 
 	generalSize  = 27 * 8 // struct user_regs_struct
 	floatingSize = 512    // struct user_fpregs_struct
+	intelXstate  = 2696   // XSAVE area up to the protection keys
 )
 
 // Indexes into struct user_regs_struct, in words.
@@ -59,6 +60,11 @@ func traced(tid int) (registers, error) {
 	r.extended, err = regset(tid, ntX86Xstate, make([]byte, 16<<10))
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		err = nil
+	}
+	// AMD's area may end before Intel's; gdb up to 13 knows Intel's length only
+	// and warns of every thread whose note is shorter.
+	if n := len(r.extended); n > 0 && n < intelXstate {
+		r.extended = append(r.extended, make([]byte, intelXstate-n)...)
 	}
 	return r, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -33,9 +34,11 @@ func TestMain(m *testing.M) {
 
 // A target is a process to be dumped.
 type target struct {
-	cmd  *exec.Cmd
-	pid  int
-	Info targetInfo
+	cmd    *exec.Cmd
+	pid    int
+	stdin  io.Writer
+	stdout *bufio.Reader
+	Info   targetInfo
 }
 
 // targetInfo is what a target tells of itself.
@@ -51,6 +54,10 @@ func playTarget(kind string, args []string) {
 		return n
 	}
 	var info targetInfo
+	if os.Getenv("ARBITER_WAIT") != "" { // until it is in its cgroup
+		_, err := os.Stdin.Read(make([]byte, 1))
+		check(err)
+	}
 	switch kind {
 	case "memory":
 		info = allKinds()
@@ -76,6 +83,9 @@ func playTarget(kind string, args []string) {
 	b, err := json.Marshal(info)
 	check(err)
 	fmt.Println(string(b))
+	if os.Getenv("ARBITER_WAIT") != "" {
+		growForever(os.Getenv("ARBITER_COUNTER"))
+	}
 	for { // until killed
 		time.Sleep(time.Hour)
 	}
@@ -157,6 +167,20 @@ func countForever(name string) {
 	}
 }
 
+// growForever touches page after page and counts them where a test can see it.
+func growForever(counter string) {
+	f, err := os.OpenFile(counter, os.O_RDWR, 0)
+	check(err)
+	count := mapAt(int(f.Fd()), pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	for range 4 { // others that sleep, and one that runs
+		go func() { runtime.LockOSThread(); select {} }()
+	}
+	for b := mapAnon(8<<30, unix.PROT_READ|unix.PROT_WRITE); len(b) > 0; b = b[pageSize:] {
+		b[0] = 1
+		atomic.AddUint64((*uint64)(unsafe.Pointer(&count[0])), 1)
+	}
+}
+
 // startTarget runs a target until it is ready.
 func startTarget(t testing.TB, kind string, args ...string) *target {
 	t.Helper()
@@ -171,14 +195,8 @@ func startTarget(t testing.TB, kind string, args ...string) *target {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	tg := &target{cmd: cmd, pid: cmd.Process.Pid}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("target %s: %v", kind, err)
-	}
-	if err := json.Unmarshal(line, &tg.Info); err != nil {
-		t.Fatal(err)
-	}
+	tg := &target{cmd: cmd, pid: cmd.Process.Pid, stdout: bufio.NewReader(out)}
+	tg.readInfo(t)
 	return tg
 }
 
