@@ -13,8 +13,8 @@ import (
 
 const (
 	pruneEvery  = 10 * time.Minute
-	lowerRetry  = 30 * time.Second // until granted room is tried to be taken back again
-	finishLimit = 2 * time.Hour    // for compression and uploads of one case
+	lowerRetry  = 5 * time.Second // until granted room is tried to be taken back again
+	finishLimit = 2 * time.Hour   // for compression and uploads of one case
 	announceFor = 2 * time.Second
 )
 
@@ -145,7 +145,7 @@ func (e *Engine) lower(ct *container) {
 	busy := ct.open != nil
 	e.mu.Unlock()
 	err := error(cgroup.ErrUsage)
-	if !busy {
+	if !busy && fits(ct.cg) {
 		err = ct.cg.Restore(ctx)
 	}
 	switch {
@@ -163,6 +163,17 @@ func (e *Engine) lower(ct *container) {
 		}
 		e.lowerAfter(ct, lowerRetry)
 	}
+}
+
+// fits reports whether usage is under the limit as it was before we lent. A
+// limit that is lowered only half-way would be met again at once.
+func fits(cg cgroup.Cgroup) bool {
+	u, err := cg.Usage()
+	if err != nil {
+		return true // Restore finds out what is wrong
+	}
+	base, ok := u.BaseLimit.Bytes()
+	return !ok || u.Unreclaimable < base
 }
 
 // announceOOM tells the runtimes why a container died.
@@ -204,9 +215,7 @@ func (e *Engine) prune(ctx context.Context) {
 // the kernel's. It must run before Run.
 func (e *Engine) Recover(ctx context.Context) error {
 	report, err := e.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
-	for _, line := range report.Lines() {
-		e.log.Warn("released", "what", line)
-	}
+	report.Log(e.log)
 	cases, berr := e.book.Interrupted()
 	if berr != nil {
 		e.log.Warn("read interrupted cases", "error", berr)

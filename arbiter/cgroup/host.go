@@ -3,6 +3,8 @@ package cgroup
 import (
 	"context"
 	"errors"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // Mount is where the memory hierarchy is mounted.
@@ -40,6 +42,22 @@ func (r ReleaseReport) Lines() []string {
 		}
 	}
 	return append(out, r.Left...)
+}
+
+// Log tells what was released. What others own is none of our business there.
+func (r ReleaseReport) Log(log hclog.Logger) {
+	for _, p := range r.Released {
+		log.Warn("released what a daemon that died had left", "cgroup", p)
+	}
+	for _, p := range r.Cleared {
+		log.Warn("cleared an inherited out-of-memory flag", "cgroup", p)
+	}
+	for _, p := range r.Skipped {
+		log.Info("left alone, another daemon owns it", "cgroup", p)
+	}
+	for _, why := range r.Left {
+		log.Error("not released", "why", why)
+	}
 }
 
 // Exists reports whether a directory of the memory hierarchy exists.

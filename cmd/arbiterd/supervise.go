@@ -178,9 +178,7 @@ func (s *supervisor) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
 	report, err := s.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
-	for _, line := range report.Lines() {
-		s.log.Warn("released", "what", line)
-	}
+	report.Log(s.log)
 	if err != nil {
 		s.log.Error("release", "error", err)
 	}
