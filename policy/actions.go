@@ -28,7 +28,7 @@ var actions = []actionSpec{
 	{"class-histogram", ClassHistogramOptions{}, 10 * time.Second, "JVM: instances and bytes by class."},
 	{"node-report", NodeReportOptions{}, 10 * time.Second, "Node.js: the diagnostic report."},
 	{"profile", ProfileOptions{}, 15 * time.Second, "Go: pprof over HTTP in the container's network namespace."},
-	{"heap-dump", HeapDumpOptions{}, 2 * time.Minute, "The runtime's heap, by the way that suits it."},
+	{"heap-dump", HeapDumpOptions{}, 2 * time.Minute, "The runtime's heap, by the way that suits it; with via = core from a core, standing still."},
 	{"core-dump", CoreDumpOptions{}, 2 * time.Minute, "An ELF core of a process that stands still."},
 	{"exec", ExecOptions{}, 30 * time.Second,
 		"Run a program with the case as JSON on stdin and as ARBITER_* variables."},

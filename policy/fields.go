@@ -150,8 +150,12 @@ func (f field) kind(t reflect.Type) string {
 		return `a duration like "30s"`
 	case f.unit == "percent":
 		return `a share like "40%"`
+	case f.unit == "process":
+		return `"largest", "all", "pid1" or "name=GLOB"`
 	case len(f.values) > 0 && t.Kind() == reflect.String:
 		return oneOf(f.values)
+	case len(f.values) > 0 && t.Kind() == reflect.Slice:
+		return "a list of " + oneOf(f.values)
 	}
 	switch t.Kind() {
 	case reflect.String:

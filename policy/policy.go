@@ -63,9 +63,9 @@ type Rule struct {
 	ProbeDeadline time.Duration `toml:"probe-deadline" doc:"The shortest time after which a liveness probe kills the container. Held longer, the kubelet may restart it; lint and explain warn."`
 	ResumeWithin  time.Duration `toml:"resume-within" doc:"Held longer than this, a resume becomes verdict.otherwise: leases and clients are lost by then."`
 	Match         Match         `toml:"match" required:"true" doc:"Which containers the rule is for. All keys given must match; a list matches if one of its globs does."`
-	Trigger       Trigger       `toml:"trigger" doc:"What opens a case."`
-	Steps         []Step        `toml:"step" doc:"What is done, in this order. A snapshot is always taken first."`
-	Verdict       Verdict       `toml:"verdict" doc:"What becomes of the container in the end."`
+	Trigger       Trigger       `toml:"trigger" also:"the limit" doc:"What opens a case."`
+	Steps         []Step        `toml:"step" also:"the snapshot alone" doc:"What is done, in this order. A snapshot is always taken first."`
+	Verdict       Verdict       `toml:"verdict" also:"kill" doc:"What becomes of the container in the end."`
 	Pos           Position
 
 	compiled *matcher

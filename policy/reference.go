@@ -40,7 +40,7 @@ func Reference() []TableDoc {
 	for _, a := range actions {
 		doc := TableDoc{Name: a.name, Header: `[[rule.step]] with action = "` + a.name + `"`, Action: true, Doc: a.doc}
 		doc.Keys = keyDocs(a.optionsType(), a.name, doc.Header)
-		doc.Doc += " " + actionNotes(a)
+		doc.Doc = strings.TrimSpace(doc.Doc + " " + actionNotes(a))
 		out = append(out, doc)
 	}
 	return out
@@ -95,7 +95,7 @@ func ExplainKey(key string) (string, error) {
 		names = append(names, t.Name)
 		for _, k := range t.Keys {
 			_, last, _ := strings.Cut(k.Key, ".")
-			if k.Key == key || last == key {
+			if k.Key == key || last == key && last != "" {
 				b.WriteString(k.text())
 			}
 			names = append(names, k.Key, cmp.Or(last, k.Key))
@@ -144,7 +144,7 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString("# The policy language\n\n")
 	b.WriteString("Generated from the types that decode it; `arbiterctl lint --explain KEY` prints one key.\n\n")
-	b.WriteString(unitsDoc + "\n")
+	b.WriteString(unitsDoc)
 	for _, t := range Reference() {
 		level := "##"
 		title := t.Header
