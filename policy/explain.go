@@ -130,6 +130,9 @@ func (r *Rule) lost(s *subject, winners []*Rule) string {
 		return miss.String()
 	}
 	for _, w := range winners {
+		if s.runtime == "" && !w.matching().decided() {
+			continue // it may not win at all
+		}
 		if w.final() || w.Trigger.Same(r.Trigger) {
 			return fmt.Sprintf("it matches, but %s comes first", w.Name)
 		}
