@@ -1,0 +1,118 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/arbiterd/arbiter/arbiter/api"
+)
+
+func (a *app) pauseList() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use: "pause-list", Aliases: []string{"ps", "list"}, Args: nArgs(0, 0),
+		Short: "List the containers that are held now",
+		Long: `List the containers that are held now: case, container, rule, trigger, the step
+that runs, how long it has stood still, when that ends and in what, and usage.
+
+With -w the list is printed again at each change, until interrupted; with
+-o json then, one array a line.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return a.watchHolds(cmd.Context())
+			}
+			holds, err := a.api().Holds(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printHolds(holds)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print the list again at each change")
+	return cmd
+}
+
+func (a *app) printHolds(holds []api.Hold) error {
+	if a.output == "json" {
+		return a.json(holds)
+	}
+	if len(holds) == 0 {
+		a.hint("nothing is held")
+		return nil
+	}
+	if err := a.holdTable(a.stdout, holds); err != nil {
+		return err
+	}
+	id := holds[0].ID
+	a.hint("\nnext: arbiterctl show %s | resume %s --raise 25%% | kill %s | extend %s 10m", id, id, id, id)
+	return nil
+}
+
+func (a *app) holdTable(w io.Writer, holds []api.Hold) error {
+	heads := []string{"CASE", "CONTAINER", "RULE", "TRIGGER", "STEP", "HELD", "ENDS", "USAGE/LIMIT"}
+	if a.output == "wide" {
+		heads = append(heads, "STATE", "SINCE", "PROGRESS", "CONTAINER-ID", "CGROUP")
+	}
+	t := newTable(w, heads...)
+	for _, h := range holds {
+		row := []string{h.ID, identity(h.Namespace, h.Pod, h.Container, h.Cgroup), h.Rule, h.Trigger,
+			cmp.Or(h.Step, h.State), short(whole(a.now().Sub(h.HeldSince))), a.ends(h), ofLimit(h.UsageBytes, &h.LimitBytes)}
+		if a.output == "wide" {
+			row = append(row, h.State, stamp(h.HeldSince), h.Progress, h.ContainerID, h.Cgroup)
+		}
+		t.row(row...)
+	}
+	return t.flush()
+}
+
+// ends tells when a hold ends at the latest, and in what.
+func (a *app) ends(h api.Hold) string {
+	then := cmp.Or(h.Then, "?")
+	if h.Deadline.IsZero() {
+		return then
+	}
+	left := h.Deadline.Sub(a.now())
+	if left < 0 {
+		return then + " due"
+	}
+	return then + " in " + short(whole(left))
+}
+
+func (a *app) watchHolds(ctx context.Context) error {
+	enc := json.NewEncoder(a.stdout)
+	last := ""
+	err := a.api().WatchHolds(ctx, func(holds []api.Hold) error {
+		if key := watchKey(holds); key == last && !isTerminal(a.stdout) {
+			return nil
+		} else {
+			last = key
+		}
+		if a.output == "json" {
+			return enc.Encode(holds)
+		}
+		if isTerminal(a.stdout) {
+			if _, err := io.WriteString(a.stdout, clearScreen); err != nil {
+				return err
+			}
+		}
+		return a.printHolds(holds)
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil // interrupted: that is how a watch ends
+	}
+	return err
+}
+
+// watchKey tells two lists apart by what is worth printing again.
+func watchKey(holds []api.Hold) string {
+	key := ""
+	for _, h := range holds {
+		key += h.ID + " " + h.State + " " + h.Step + " " + h.Then + " " + stamp(h.Deadline) + "\n"
+	}
+	return key + "."
+}
