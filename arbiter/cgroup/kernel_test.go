@@ -11,8 +11,6 @@ import (
 	"github.com/arbiterd/arbiter/tests/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
-
 const mib = 1 << 20
 
 // guard is an FS that runs, and the events that it emits.

@@ -35,6 +35,12 @@ func Need(t testing.TB, features ...Feature) {
 	}
 }
 
+// Has reports whether the host has a feature.
+func Has(t testing.TB, f Feature) bool {
+	t.Helper()
+	return findMounts(t).has(f)
+}
+
 // mounts are the hierarchies that tests make their cgroups in.
 type mounts struct {
 	version int    // 1, 2 or 0
