@@ -183,9 +183,17 @@ func (j *JVM) cleanUp(f func()) {
 	_, _ = as(ctx, j, func() (struct{}, error) { f(); return struct{}{}, nil })
 }
 
-// quit sends SIGQUIT if that is safe. HotSpot is proven again: the process may
-// have called execve since.
+// quit sends SIGQUIT if that is safe.
 func (j *JVM) quit(ctx context.Context) error {
+	if err := j.mayQuit(ctx); err != nil {
+		return err
+	}
+	return j.proc.Signal(unix.SIGQUIT)
+}
+
+// mayQuit proves again that SIGQUIT is harmless: the process may have called
+// execve since.
+func (j *JVM) mayQuit(ctx context.Context) error {
 	ok, err := proc.HotSpot(ctx, j.fs, j.pid)
 	if err != nil {
 		return err
@@ -200,7 +208,7 @@ func (j *JVM) quit(ctx context.Context) error {
 	if !catchesQuit(s) {
 		return fmt.Errorf("it does not catch SIGQUIT (-Xrs, or not yet started) and would die of it: %w", ErrTakeCore)
 	}
-	return j.proc.Signal(unix.SIGQUIT)
+	return nil
 }
 
 // catchesQuit tells whether SIGQUIT reaches a handler. Which threads block it

@@ -6,22 +6,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"regexp"
+	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/arbiterd/arbiter/arbiter/proc"
 )
 
 // DumpOptions say how to dump a heap.
 type DumpOptions struct {
-	Live     bool               // collect first, and write live objects only
-	MaxBytes uint64             // of the dump, before compression
-	Progress func(bytes uint64) // dumped so far; called often
+	Live     bool   // collect first, and write live objects only
+	MaxBytes uint64 // of the dump, before compression
+	// Progress is told how much was dumped of about how much; 0 is unknown.
+	Progress func(done, total uint64)
 }
 
 // A Dump is a heap dump that was written and found whole.
 type Dump struct {
 	Heap
-	Via string // "fifo", or "file" where the JVM cannot write to a FIFO
-	JDK int
+	Via string // "fifo"; "file" where the JVM cannot write to a FIFO; "core"
+	JDK int    // major version; 0 for a core
 }
 
 // HeapDump has the JVM j write a heap dump, which is compressed into out. c
@@ -38,7 +44,11 @@ func HeapDump(ctx context.Context, j *JVM, c Commander, o DumpOptions, out Outpu
 	if err != nil {
 		return Dump{}, err
 	}
-	if info, err := HeapInfo(ctx, c); err == nil && bytes.Contains(info, []byte("ZHeap")) {
+	info, err := HeapInfo(ctx, c)
+	if err != nil && (ctx.Err() != nil || errors.Is(err, proc.ErrGone)) {
+		return Dump{}, err // else an old JVM that does not know the command
+	}
+	if bytes.Contains(info, []byte("ZHeap")) {
 		return Dump{}, fmt.Errorf("dump heap of jvm %d: ZGC keeps the heap in shared memory and exits at the limit: %w",
 			j.pid, ErrTakeCore)
 	}
@@ -47,7 +57,7 @@ func HeapDump(ctx context.Context, j *JVM, c Commander, o DumpOptions, out Outpu
 		return Dump{}, fmt.Errorf("dump heap of jvm %d: %w", j.pid, err)
 	}
 	defer s.remove()
-	d := dumper{spool: s, commander: c, options: o, version: version}
+	d := dumper{spool: s, commander: c, options: o, version: version, expect: heapUsed(info)}
 	dump, err := d.dump(ctx, out)
 	if err != nil {
 		return Dump{}, fmt.Errorf("dump heap of jvm %d: %w", j.pid, err)
@@ -60,10 +70,11 @@ type dumper struct {
 	commander Commander
 	options   DumpOptions
 	version   int
+	expect    uint64 // about the bytes of the dump; 0 is unknown
 }
 
 func (d *dumper) dump(ctx context.Context, out Output) (Dump, error) {
-	p, err := newPacker(out, d.options.MaxBytes, d.options.Progress)
+	p, err := newPacker(out, d.options.MaxBytes, d.progress())
 	if err != nil {
 		return Dump{}, err
 	}
@@ -77,6 +88,32 @@ func (d *dumper) dump(ctx context.Context, out Output) (Dump, error) {
 	}
 	heap, err := p.finish()
 	return Dump{Heap: heap, Via: via, JDK: d.version}, err
+}
+
+// progress tells every MiB, with what is used of the heap as the goal.
+func (d *dumper) progress() func(uint64) {
+	var told uint64
+	return func(done uint64) {
+		if d.options.Progress != nil && done >= told+1<<20 {
+			told = done
+			d.options.Progress(done, max(done, d.expect))
+		}
+	}
+}
+
+// usedKB matches "total 653312K, used 110264K" of every generation, in heap
+// info. Metaspace is told in the same words, without a total.
+var usedKB = regexp.MustCompile(`(?:total|committed) \d+K, used (\d{1,15})K \[`)
+
+// heapUsed is what heap info says of the bytes in use.
+func heapUsed(info []byte) uint64 {
+	var sum uint64
+	for _, m := range usedKB.FindAllSubmatch(info, 16) {
+		if kb, err := strconv.ParseUint(string(m[1]), 10, 50); err == nil {
+			sum += kb << 10
+		}
+	}
+	return sum
 }
 
 // order asks for the dump and judges the reply: some failures are told in
@@ -198,6 +235,11 @@ func (d *dumper) file(ctx context.Context, p *packer) error {
 		return err
 	}
 	defer f.Close()
+	return copyInto(ctx, p, f)
+}
+
+// copyInto reads a whole dump from a file.
+func copyInto(ctx context.Context, p *packer, f *os.File) error {
 	buf := make([]byte, 256<<10)
 	for ctx.Err() == nil {
 		n, err := f.Read(buf)

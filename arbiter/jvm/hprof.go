@@ -47,7 +47,9 @@ type Heap struct {
 }
 
 // WalkHeap reads a whole dump, record by record, down to every object, and
-// fails with ErrBadDump unless the walk ends cleanly at an end record.
+// fails with ErrBadDump unless the walk ends cleanly: at an end record where
+// the heap is in segments, at the end of the file where it is one record, as
+// jhsdb and JDK 8 write small heaps.
 func WalkHeap(r io.Reader) (Heap, error) {
 	w := newWalker(r)
 	if err := w.main(); err != nil {
@@ -68,6 +70,8 @@ type walker struct {
 	count     map[uint64]*Class // class id → totals; primitive arrays by type
 	objects   uint64
 	ended     bool
+	plain     bool // a heap dump record was seen, which needs no end record
+	segmented bool // segments were seen, which need one
 }
 
 func newWalker(r io.Reader) *walker {
@@ -94,7 +98,7 @@ func (w *walker) main() error {
 	if err := w.records(); err != nil {
 		return err
 	}
-	if !w.ended {
+	if !w.ended && (!w.plain || w.segmented) {
 		return bad("no end record after %d bytes", w.bytes)
 	}
 	return nil
@@ -130,7 +134,11 @@ func (w *walker) record() error {
 		w.utf8(n)
 	case tagLoadClass:
 		w.loadClass(n)
-	case tagHeapDump, tagSegment:
+	case tagHeapDump:
+		w.plain = true
+		return w.segment(n)
+	case tagSegment:
+		w.segmented = true
 		return w.segment(n)
 	case tagEnd:
 		w.skip(n)

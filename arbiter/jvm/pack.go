@@ -87,9 +87,7 @@ func (p *packer) write(b []byte) error {
 	if p.written > p.max {
 		return fmt.Errorf("%w: over %d bytes", ErrTooLong, p.max)
 	}
-	if p.progress != nil {
-		p.progress(p.written)
-	}
+	p.progress(p.written)
 	_, err := p.enc.Write(b)
 	return err
 }
