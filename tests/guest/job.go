@@ -18,6 +18,13 @@ import (
 // binaries, test data, and /job.sh, which init runs.
 func buildJob(ctx context.Context, root, tmp string, o options, out io.Writer) ([]file, error) {
 	files := binaries(filepath.Join(root, "bin"), out)
+	if len(o.pkgs) > 0 {
+		memleak, err := buildMemleak(ctx, root, tmp)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, memleak)
+	}
 	var script strings.Builder
 	script.WriteString("status=0\n")
 	for _, e := range o.env {
@@ -88,6 +95,19 @@ func binaries(bin string, out io.Writer) (files []file) {
 		files = append(files, file{name: "/src/bin/" + e.Name(), mode: 0o755, host: host})
 	}
 	return files
+}
+
+// buildMemleak builds the allocator that kernel tests start, so that they run
+// without a make before.
+func buildMemleak(ctx context.Context, root, tmp string) (file, error) {
+	binary := filepath.Join(tmp, "memleak")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/memleak")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := build.CombinedOutput(); err != nil {
+		return file{}, fmt.Errorf("go build ./cmd/memleak: %w\n%s", err, b)
+	}
+	return file{name: "/src/bin/memleak", mode: 0o755, host: binary}, nil
 }
 
 // command finds the job's program: a file of the host below the module keeps

@@ -9,6 +9,8 @@
 //	go run ./tests/guest -kernel 6.1 -- bin/arbiterd version
 //	go run ./tests/guest -kernel 6.1 -- sh -c 'cat /proc/version; mount'
 //	go run ./tests/guest -kernel 6.12 -fetch
+//	go run ./tests/guest -suite ci       (make test-guest)
+//	go run ./tests/guest -suite all      (make test-guest-all)
 //
 // It must be started inside the module. Kernels 5.10, 6.1 and 6.12 are taken
 // by their meta packages, since Debian removes point releases, and kept below
@@ -20,8 +22,9 @@
 // The module's layout below /src: bin/ as it is on the host, and each tested
 // package's directory with its testdata, which is the working directory of its
 // tests, so that a relative path such as ../../bin/memleak means the same here
-// and there. With -pkg the tests are compiled with CGO_ENABLED=0; everything
-// else in bin/ must be static too, or it is left out, which is said.
+// and there. With -pkg the tests and bin/memleak are compiled with
+// CGO_ENABLED=0; everything else in bin/ must be static too, or it is left out,
+// which is said.
 //
 // Cgroup v2 alone at /sys/fs/cgroup with all controllers enabled in the root,
 // or with -v1 the v1 hierarchies memory, freezer, cpu, cpuacct and pids in
@@ -78,6 +81,7 @@ type options struct {
 	cpus    int
 	env     []string
 	fetch   bool
+	suite   string
 	args    []string
 }
 
@@ -100,15 +104,29 @@ func run(ctx context.Context, argv []string, out io.Writer) (int, error) {
 	if err != nil {
 		return exitHost, err
 	}
-	cache := filepath.Join(root, ".cache", "guest")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	s := site{root: root, cache: filepath.Join(root, ".cache", "guest")}
+	if err := os.MkdirAll(s.cache, 0o755); err != nil {
 		return exitHost, err
 	}
 	if err := installTools(ctx, out); err != nil {
 		return exitHost, err
 	}
+	if o.suite != "" {
+		return runSuite(ctx, s, o, out)
+	}
+	return runBoot(ctx, s, o, out)
+}
+
+// A site is where the rig works.
+type site struct {
+	root  string // of the module
+	cache string // kernels and the empty disk
+}
+
+// runBoot takes the kernel, builds the job and boots it.
+func runBoot(ctx context.Context, s site, o options, out io.Writer) (status int, err error) {
 	if o.vmlinuz == "" {
-		if o.vmlinuz, err = fetchKernel(ctx, cache, o.kernel, out); err != nil {
+		if o.vmlinuz, err = fetchKernel(ctx, s.cache, o.kernel, out); err != nil {
 			return exitHost, fmt.Errorf("kernel %s: %w", o.kernel, err)
 		}
 	}
@@ -116,12 +134,12 @@ func run(ctx context.Context, argv []string, out io.Writer) (int, error) {
 		return 0, nil
 	}
 	// Two boots may run side by side: everything of one boot is in its own room.
-	tmp, err := os.MkdirTemp(cache, "boot-")
+	tmp, err := os.MkdirTemp(s.cache, "boot-")
 	if err != nil {
 		return exitHost, err
 	}
 	defer os.RemoveAll(tmp)
-	job, err := buildJob(ctx, root, tmp, o, out)
+	job, err := buildJob(ctx, s.root, tmp, o, out)
 	if err != nil {
 		return exitHost, err
 	}
@@ -129,7 +147,7 @@ func run(ctx context.Context, argv []string, out io.Writer) (int, error) {
 	if err := writeInitramfs(initramfs, job); err != nil {
 		return exitHost, err
 	}
-	return boot(ctx, o, initramfs, cache, tmp, out)
+	return boot(ctx, o, initramfs, s.cache, tmp, out)
 }
 
 func parse(argv []string) (options, error) {
@@ -148,6 +166,7 @@ func parse(argv []string) (options, error) {
 	fs.IntVar(&o.memMiB, "mem", 3072, "guest memory in MiB")
 	fs.IntVar(&o.cpus, "cpus", 2, "guest processors")
 	fs.BoolVar(&o.fetch, "fetch", false, "only download the kernel and install the tools")
+	fs.StringVar(&o.suite, "suite", "", "run a whole suite: ci or all")
 	fs.Func("env", "NAME=VALUE for the job; may be given again", func(s string) error {
 		if !strings.Contains(s, "=") {
 			return errors.New("want NAME=VALUE")
@@ -162,7 +181,10 @@ func parse(argv []string) (options, error) {
 		o.pkgs = strings.Split(pkgs, ",")
 	}
 	o.args = fs.Args()
-	if len(o.pkgs) == 0 && len(o.args) == 0 && !o.fetch {
+	if _, ok := suites[o.suite]; o.suite != "" && !ok {
+		return o, fmt.Errorf("no suite %q: want ci or all", o.suite)
+	}
+	if len(o.pkgs) == 0 && len(o.args) == 0 && !o.fetch && o.suite == "" {
 		return o, errors.New("nothing to run: give -pkg, or -- BINARY args")
 	}
 	return o, nil

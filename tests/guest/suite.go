@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A suiteBoot is one boot of a suite.
+type suiteBoot struct {
+	kernel string
+	v1     bool
+	pkgs   []string // none: every package that has kernel tests
+	run    string
+	count  int
+	limit  time.Duration
+}
+
+const (
+	matrix = "TestKernelV2Matrix"
+	holds  = "./arbiter/cgroup"
+)
+
+// suites are the boots of make test-guest and make test-guest-all. Both sides
+// of the code run on two kernels: version 1 here and on whatever the build
+// machine has.
+var suites = map[string][]suiteBoot{
+	"ci": {
+		{kernel: "6.1", run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "6.12", run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
+		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
+	},
+	"all": {
+		{kernel: "6.1", run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "6.12", run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "5.10", pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		{kernel: "5.10", v1: true, pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
+		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
+		{kernel: "5.10", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
+	},
+}
+
+func (b suiteBoot) name() string {
+	version := "v2"
+	if b.v1 {
+		version = "v1"
+	}
+	return fmt.Sprintf("linux %s, cgroup %s, %s × %d", b.kernel, version, b.run, b.count)
+}
+
+// runSuite boots every boot of a suite, also after a failure, and returns the
+// first status that is not 0.
+func runSuite(ctx context.Context, s site, o options, out io.Writer) (int, error) {
+	all, err := kernelPackages(s.root)
+	if err != nil {
+		return exitHost, err
+	}
+	status := 0
+	var errs []error
+	var lines []string
+	for _, b := range suites[o.suite] {
+		if ctx.Err() != nil {
+			return exitHost, ctx.Err()
+		}
+		fmt.Fprintf(out, "\nguest: %s\n", b.name())
+		o.kernel, o.v1, o.run, o.count, o.timeout = b.kernel, b.v1, b.run, b.count, b.limit
+		if o.pkgs = b.pkgs; o.pkgs == nil {
+			o.pkgs = all
+		}
+		began := time.Now()
+		got, err := runBoot(ctx, s, o, out)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", b.name(), err))
+		}
+		if status == 0 {
+			status = got
+		}
+		lines = append(lines, fmt.Sprintf("guest: %s: status %d in %v", b.name(), got, time.Since(began).Round(time.Second)))
+	}
+	fmt.Fprintln(out, "\n"+strings.Join(lines, "\n"))
+	return status, errors.Join(errs...)
+}
+
+// kernelPackages lists the module's packages that have tests named
+// TestKernel..., as arguments for go list. Modules inside it have their own.
+func kernelPackages(root string) ([]string, error) {
+	var pkgs []string
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			_, inner := os.Stat(filepath.Join(p, "go.mod"))
+			if p != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || inner == nil) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		b, err := os.ReadFile(p)
+		if err != nil || !bytes.Contains(b, []byte("\nfunc TestKernel")) {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(p))
+		if pkg := "./" + filepath.ToSlash(rel); !slices.Contains(pkgs, pkg) {
+			pkgs = append(pkgs, pkg)
+		}
+		return err
+	})
+	return pkgs, err
+}
