@@ -67,8 +67,12 @@ func (s *Source) handle(ctx context.Context, env *types.Envelope, emit func(cri.
 	}
 	k := key{env.GetNamespace(), ev.id}
 	switch ev.topic {
-	case "/tasks/create", "/tasks/start":
+	case "/tasks/create":
 		return s.fetch(ctx, k, ev.pid, cri.Added, emit)
+	case "/tasks/start":
+		if !s.isKnown(k) {
+			return s.fetch(ctx, k, ev.pid, cri.Added, emit)
+		}
 	case "/containers/update":
 		if s.isKnown(k) {
 			return s.fetch(ctx, k, 0, cri.Updated, emit)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -138,8 +140,8 @@ func (p *plugin) identify(pod *api.PodSandbox, ctr *api.Container) (c cri.Contai
 			UID:         pod.GetUid(),
 			Namespace:   pod.GetNamespace(),
 			Name:        pod.GetName(),
-			Labels:      pod.GetLabels(),
-			Annotations: pod.GetAnnotations(),
+			Labels:      without(pod.GetLabels(), "io.cri-containerd.", "oci_runtime_type"),
+			Annotations: without(pod.GetAnnotations(), "io.kubernetes.cri."),
 		},
 	}
 	if n, err := strconv.Atoi(ctr.GetAnnotations()["io.kubernetes.container.restartCount"]); err == nil {
@@ -155,6 +157,18 @@ func (p *plugin) identify(pod *api.PodSandbox, ctr *api.Container) (c cri.Contai
 		c.Pod.Cgroup = path.Dir(c.Cgroup)
 	}
 	return c, true
+}
+
+// without leaves out what the runtime added for itself to what the pod has:
+// keys that begin with one of the prefixes.
+func without(pairs map[string]string, prefixes ...string) map[string]string {
+	kept := map[string]string{}
+	for k, v := range pairs {
+		if !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(k, p) }) {
+			kept[k] = v
+		}
+	}
+	return kept
 }
 
 // cgroup is what the runtime's specification asked for if it is there, else

@@ -165,3 +165,17 @@ func tail(name string, lines int) string {
 	all := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
+
+func readFile(root string, pid int, name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(root, strconv.Itoa(pid), name))
+}
+
+// leftIn lists the entries of a directory whose names begin with prefix.
+func leftIn(t testing.TB, dir, prefix string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
