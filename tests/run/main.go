@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/arbiterd/arbiter/tests/testkit"
 )
 
 func main() {
@@ -34,7 +36,7 @@ func main() {
 	s := newSummary(os.Stdout)
 	s.read(out)
 	failed := cmd.Wait() != nil
-	if s.close(probe) || failed {
+	if s.close(func(f string) (bool, bool) { return testkit.Has(testkit.Feature(f)) }) || failed {
 		os.Exit(1)
 	}
 }

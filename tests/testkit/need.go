@@ -3,6 +3,7 @@ package testkit
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +42,17 @@ func Has(t testing.TB, f Feature) bool {
 	return findMounts(t).has(f)
 }
 
+// Has reports whether this host has a feature, and whether it is one that a
+// test may need.
+func Has(f Feature) (present, known bool) {
+	m, err := readMounts()
+	if err != nil {
+		return false, false
+	}
+	all := []Feature{Root, V1Memory, V1Freezer, V2Memory, Hybrid, Memory, SwapCounted, SysResource}
+	return m.has(f), slices.Contains(all, f)
+}
+
 // mounts are the hierarchies that tests make their cgroups in.
 type mounts struct {
 	version int    // 1, 2 or 0
@@ -53,9 +65,17 @@ type mounts struct {
 // discovery, which it helps to test.
 func findMounts(t testing.TB) mounts {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/mounts")
+	m, err := readMounts()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return m
+}
+
+func readMounts() (mounts, error) {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return mounts{}, err
 	}
 	var m mounts
 	for line := range strings.Lines(string(b)) {
@@ -79,7 +99,7 @@ func findMounts(t testing.TB) mounts {
 			m.version, m.memory = 2, m.unified
 		}
 	}
-	return m
+	return m, nil
 }
 
 func (m mounts) has(f Feature) bool {
