@@ -42,9 +42,9 @@ func Has(t testing.TB, f Feature) bool {
 	return findMounts(t).has(f)
 }
 
-// Has reports whether this host has a feature, and whether it is one that a
+// Known reports whether this host has a feature, and whether it is one that a
 // test may need.
-func Has(f Feature) (present, known bool) {
+func Known(f Feature) (present, known bool) {
 	m, err := readMounts()
 	if err != nil {
 		return false, false
