@@ -20,6 +20,7 @@ import (
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/policy"
+	"github.com/arbiterd/arbiter/tests/testkit"
 )
 
 // TestMain lets this binary be the program that exec runs: no test needs a
@@ -30,13 +31,13 @@ func TestMain(m *testing.M) {
 			os.Exit(play())
 		}
 	}
-	os.Exit(m.Run())
+	testkit.Main(m) // or a process of a test cgroup
 }
 
 var roles = map[string]func() int{
 	"role-report": func() int { // tells what it was given
 		in, _ := io.ReadAll(os.Stdin)
-		_ = json.NewEncoder(os.Stdout).Encode(report{string(in), os.Args[2:], os.Environ(), unix.Getpgrp() == os.Getpid()})
+		_ = json.NewEncoder(os.Stdout).Encode(gotten{string(in), os.Args[2:], os.Environ(), unix.Getpgrp() == os.Getpid()})
 		return 0
 	},
 	"role-fail": func() int {
@@ -58,13 +59,18 @@ var roles = map[string]func() int{
 		return sleepUntilKilled()
 	},
 	"role-leave-escaped-child": func() int { return withChild(true, 0) },
+	"role-cgroup": func() int {
+		b, _ := os.ReadFile("/proc/self/cgroup")
+		_, _ = os.Stdout.Write(b)
+		return 0
+	},
 	"role-no-stdin": func() int {
 		_ = os.Stdin.Close()
 		return 0
 	},
 }
 
-type report struct {
+type gotten struct {
 	Stdin string
 	Args  []string
 	Env   []string
@@ -106,7 +112,7 @@ func TestExecHandsTheCaseOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got report
+	var got gotten
 	if err := json.Unmarshal([]byte(e.files.read(t, "a-step.txt")), &got); err != nil {
 		t.Fatal(err)
 	}
