@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -37,6 +38,10 @@ type FS struct {
 	// flags is held while an out-of-memory flag and the record that owns it
 	// are looked at or changed together.
 	flags sync.Mutex
+
+	reservedMu sync.Mutex
+	reserved   []reservation
+	reservedAt time.Time
 
 	mu      sync.Mutex
 	nodes   map[string]*node  // open directories by path (version 1)

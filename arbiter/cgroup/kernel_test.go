@@ -2,6 +2,7 @@ package cgroup_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -120,3 +121,5 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+func isUsage(err error) bool { return errors.Is(err, cgroup.ErrUsage) }

@@ -44,7 +44,7 @@ func (c *v1) Arm(ctx context.Context, o ArmOptions) (Status, error) {
 	c.opts, c.armed = o, true
 	c.mu.Unlock()
 	c.watchProcesses()
-	return c.describe(), nil
+	return c.describe(c.fs.watchUsage(c, o)), nil
 }
 
 // flaggedAbove reports whether an ancestor of chain[i] has a flag of ours, that
@@ -69,15 +69,16 @@ func (n *node) lends(path string) bool {
 	return !slices.Contains(n.rec.Flagged, relative(n.dir.path, path))
 }
 
-// describe works out the status of an armed cgroup.
-func (c *v1) describe() Status {
+// describe works out the status of an armed cgroup; missing is what is known to
+// be lacking already.
+func (c *v1) describe(missing []string) Status {
 	counters, countErr := c.Counters()
 	usage, _ := c.self.dir.number(fileUsage)
 	freezer, err := c.pickFreezer()
 	limited := c.limited()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := Status{State: Watched, Borrowed: c.status.Borrowed, Granted: c.status.Granted}
+	st := Status{State: Watched, Missing: missing, Borrowed: c.status.Borrowed, Granted: c.status.Granted}
 	if c.opts.Hold {
 		st.State = Armed
 		st.Freezer = freezer.describe()
@@ -121,6 +122,7 @@ func (c *v1) Disarm(ctx context.Context) error {
 // disarm is Disarm within a turn.
 func (c *v1) disarm(ctx context.Context) error {
 	c.unwatchProcesses()
+	c.fs.unwatchUsage(c)
 	var errs []error
 	for _, n := range slices.Backward(c.chain) {
 		errs = append(errs, n.leave(c))

@@ -145,10 +145,12 @@ func (c *v1) Thaw(ctx context.Context) error {
 			return fmt.Errorf("thaw %s: %w", c.path, err)
 		}
 	}
+	// From the thaw on, whoever goes to sleep at a limit is news.
+	c.stopping.Store(false)
 	if err := c.letRun(); err != nil {
+		c.stopping.Store(true)
 		return fmt.Errorf("thaw %s: %w", c.path, err)
 	}
-	c.stopping.Store(false)
 	c.setState(Armed)
 	c.recheckSoon()
 	return nil

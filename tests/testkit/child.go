@@ -91,7 +91,9 @@ func (g *Group) Start(l Load) *Child {
 	c := &Child{t: g.t, p: mapProgress(fd), end: make(chan struct{})}
 	c.p.pages.Store(0) // charges the page to the test
 	c.cmd = exec.Command("/proc/self/exe")
-	c.cmd.Env = []string{childEnv + "=" + string(spec), "GOMAXPROCS=2", "GOGC=off"}
+	// A signal that arrives at the limit needs a page for its frame; the kernel
+	// cannot wait for one there and sends SIGSEGV. So the child gets none.
+	c.cmd.Env = []string{"GODEBUG=asyncpreemptoff=1", childEnv + "=" + string(spec), fmt.Sprintf("GOMAXPROCS=%d", l.Threads+2), "GOGC=off"}
 	c.cmd.ExtraFiles = []*os.File{shared}
 	c.cmd.Stderr = os.Stderr
 	gate, err := c.cmd.StdinPipe()
@@ -188,6 +190,26 @@ func (c *Child) State() byte {
 	return after[0]
 }
 
+// Switches counts the context switches of all threads of the process: it stays
+// the same while nothing runs. 0 if it is gone.
+func (c *Child) Switches() uint64 {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.Pid))
+	if err != nil {
+		return 0
+	}
+	sum := uint64(0)
+	for _, task := range tasks {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", c.Pid, task.Name()))
+		for line := range strings.Lines(string(b)) {
+			if _, n, ok := strings.Cut(strings.TrimSpace(line), "ctxt_switches:\t"); ok {
+				v, _ := strconv.ParseUint(n, 10, 64)
+				sum += v
+			}
+		}
+	}
+	return sum
+}
+
 // runChild waits to be placed, and does what the load says, for ever.
 func runChild(spec string) {
 	var l Load
@@ -202,10 +224,13 @@ func runChild(spec string) {
 	switch l.Kind {
 	case Anon:
 		l.Threads = max(l.Threads, 1)
+		// All threads exist before the first page is touched: at the limit
+		// none can be made.
+		var ready atomic.Int64
 		for i := range l.Threads - 1 {
-			go l.touch(p, uint64(i+1))
+			go l.touch(p, uint64(i+1), &ready)
 		}
-		l.touch(p, 0)
+		l.touch(p, 0, &ready)
 	case Populate:
 		l.populate(p)
 	case Pipe:
@@ -228,21 +253,23 @@ func stand() {
 
 const page = 4096
 
-// touch takes new pages one by one, each with its own number in it.
-func (l Load) touch(p *progress, thread uint64) {
+// gather waits, on a thread of its own, until all threads do.
+func (l Load) gather(ready *atomic.Int64) {
 	runtime.LockOSThread()
-	const chunk = 64 << 20
-	var chunks [][]byte
+	ready.Add(1)
+	for ready.Load() < int64(l.Threads) {
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
+	}
+}
+
+// touch takes new pages one by one, each with its own number in it.
+func (l Load) touch(p *progress, thread uint64, ready *atomic.Int64) {
+	chunks := [][]byte{l.chunk(p)}
+	l.gather(ready)
 	own := uint64(0)
 	for most := l.Ceiling / uint64(l.Threads) / page; l.Ceiling == 0 || own < most; {
-		if own*page%chunk == 0 {
-			b, err := unix.Mmap(-1, 0, chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-			if err != nil {
-				p.errors.Add(1)
-				stand()
-			}
-			_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)
-			chunks = append(chunks, b)
+		if own > 0 && own*page%chunk == 0 {
+			chunks = append(chunks, l.chunk(p))
 		}
 		at := own * page % chunk
 		*(*uint64)(unsafe.Pointer(&chunks[len(chunks)-1][at])) = own<<8 | thread&0xff | 1<<62
@@ -263,6 +290,19 @@ func (l Load) touch(p *progress, thread uint64) {
 	stand()
 }
 
+// chunk is how much address space a thread takes at once.
+const chunk = 64 << 20
+
+func (l Load) chunk(p *progress) []byte {
+	b, err := unix.Mmap(-1, 0, chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		p.errors.Add(1)
+		stand()
+	}
+	_ = unix.Madvise(b, unix.MADV_NOHUGEPAGE)
+	return b
+}
+
 // look compares all pages with what was written, if the test asks.
 func (l Load) look(p *progress, chunks [][]byte, own uint64) {
 	asked := p.verify.Load()
@@ -270,8 +310,8 @@ func (l Load) look(p *progress, chunks [][]byte, own uint64) {
 		return
 	}
 	for i := range own {
-		b := chunks[i*page/(64<<20)]
-		if *(*uint64)(unsafe.Pointer(&b[i*page%(64<<20)])) != i<<8|1<<62 {
+		b := chunks[i*page/chunk]
+		if *(*uint64)(unsafe.Pointer(&b[i*page%chunk])) != i<<8|1<<62 {
 			p.bad.Add(1)
 		}
 	}
