@@ -16,22 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/tests/jvmkit"
 )
-
-// anyJDK is one of the machine's JDKs.
-func anyJDK(t *testing.T) string {
-	t.Helper()
-	for _, home := range jdks(t) {
-		return home
-	}
-	return ""
-}
 
 // occupy listens on the JVM's socket name before the JVM does. serve gets
 // every connection.
-func occupy(t *testing.T, c *container, serve func(net.Conn)) {
+func occupy(t *testing.T, c *jvmkit.Container, serve func(net.Conn)) {
 	t.Helper()
-	name := filepath.Join(c.tmp, ".java_pid1")
+	name := filepath.Join(c.Tmp, ".java_pid1")
 	l, err := net.Listen("unix", name)
 	if err != nil {
 		t.Fatal(err)
@@ -52,11 +44,11 @@ func occupy(t *testing.T, c *container, serve func(net.Conn)) {
 }
 
 // command runs one command with a bound of its own and expects it to fail.
-func command(t *testing.T, c *container, bound time.Duration) error {
+func command(t *testing.T, c *jvmkit.Container, bound time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	j, err := Open(ctx, "/proc", c.pid)
+	j, err := Open(ctx, "/proc", c.Pid)
 	if err == nil {
 		t.Cleanup(j.Close)
 		_, err = ThreadDump(ctx, j, false)
@@ -68,23 +60,23 @@ func command(t *testing.T, c *container, bound time.Duration) error {
 }
 
 func TestKernelForeignSocket(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, nil, "1", "0")
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, nil, "1", "0")
 	occupy(t, c, func(conn net.Conn) { _, _ = io.WriteString(conn, "0\nlies"); _ = conn.Close() })
 	if err := command(t, c, 10*time.Second); !errors.Is(err, ErrWrongPeer) || !errors.Is(err, ErrTakeCore) {
 		t.Errorf("got %v", err)
 	}
-	c.mustLive(t)
+	mustLive(t, c)
 }
 
 func TestKernelSocketIsSymlink(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, nil, "1", "0")
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, nil, "1", "0")
 	trap := filepath.Join(t.TempDir(), "host.sock")
 	l, err := net.Listen("unix", trap)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := os.Symlink(trap, filepath.Join(c.tmp, ".java_pid1")); err != nil {
+	if err := os.Symlink(trap, filepath.Join(c.Tmp, ".java_pid1")); err != nil {
 		t.Fatal(err)
 	}
 	if err := command(t, c, 10*time.Second); !errors.Is(err, ErrTakeCore) {
@@ -99,8 +91,8 @@ func TestKernelSocketIsSymlink(t *testing.T) {
 }
 
 func TestKernelSocketIsFile(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, nil, "1", "0")
-	if err := os.WriteFile(filepath.Join(c.tmp, ".java_pid1"), nil, 0o777); err != nil {
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, nil, "1", "0")
+	if err := os.WriteFile(filepath.Join(c.Tmp, ".java_pid1"), nil, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if err := command(t, c, 10*time.Second); !errors.Is(err, ErrTakeCore) {
@@ -137,11 +129,11 @@ func TestKernelTmpStaysInside(t *testing.T) {
 }
 
 func TestKernelReadOnlyTmp(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{readOnlyTmp: true}, nil, "1", "0")
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{ReadOnlyTmp: true}, nil, "1", "0")
 	if err := command(t, c, 10*time.Second); !errors.Is(err, unix.EROFS) || !errors.Is(err, ErrTakeCore) {
 		t.Errorf("got %v", err)
 	}
-	c.mustLive(t)
+	mustLive(t, c)
 }
 
 func TestKernelMissingTmp(t *testing.T) {
@@ -155,12 +147,12 @@ func TestKernelMissingTmp(t *testing.T) {
 }
 
 func TestKernelDisableAttach(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, []string{"-XX:+DisableAttachMechanism"}, "1", "0")
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, []string{"-XX:+DisableAttachMechanism"}, "1", "0")
 	if err := command(t, c, 20*time.Second); !errors.Is(err, ErrTakeCore) {
 		t.Errorf("got %v", err)
 	}
-	c.mustLive(t)
-	if left := c.leftovers(t); len(left) > 0 {
+	mustLive(t, c)
+	if left := c.Leftovers(t); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
 }
@@ -168,21 +160,21 @@ func TestKernelDisableAttach(t *testing.T) {
 // -Xrs leaves SIGQUIT at its default, which ends the process. The JVM listens
 // from its start instead, unless that is forbidden too.
 func TestKernelReducedSignals(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, []string{"-Xrs"}, "1", "0")
-	if b, err := ThreadDump(t.Context(), open(t, c.pid), false); err != nil || len(b) == 0 {
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, []string{"-Xrs"}, "1", "0")
+	if b, err := ThreadDump(t.Context(), open(t, c.Pid), false); err != nil || len(b) == 0 {
 		t.Errorf("with -Xrs: %v", err)
 	}
-	c = leaker(t, anyJDK(t), containerOptions{}, []string{"-Xrs", "-XX:+DisableAttachMechanism"}, "1", "0")
+	c = jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, []string{"-Xrs", "-XX:+DisableAttachMechanism"}, "1", "0")
 	err := command(t, c, 10*time.Second)
 	if !errors.Is(err, ErrTakeCore) || !strings.Contains(err.Error(), "SIGQUIT") {
 		t.Errorf("got %v", err)
 	}
-	c.mustLive(t)
+	mustLive(t, c)
 }
 
 func TestKernelExitWhileAttaching(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, []string{"-XX:+DisableAttachMechanism"}, "1", "0")
-	time.AfterFunc(500*time.Millisecond, func() { _ = c.cmd.Process.Kill() })
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, []string{"-XX:+DisableAttachMechanism"}, "1", "0")
+	time.AfterFunc(500*time.Millisecond, func() { _ = c.Cmd.Process.Kill() })
 	begun := time.Now()
 	if err := command(t, c, 30*time.Second); !errors.Is(err, proc.ErrGone) {
 		t.Errorf("got %v", err)
@@ -213,20 +205,20 @@ func TestKernelNotJVM(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = in.Close(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-			c := &container{cmd: cmd, pid: cmd.Process.Pid}
+			c := &jvmkit.Container{Cmd: cmd, Pid: cmd.Process.Pid}
 			if err := command(t, c, 5*time.Second); !errors.Is(err, ErrTakeCore) {
 				t.Errorf("got %v", err)
 			}
-			c.mustLive(t)
+			mustLive(t, c)
 		})
 	}
 }
 
 // mustLive fails if the process died, as it does some time after a signal.
-func (c *container) mustLive(t *testing.T) {
+func mustLive(t *testing.T, c *jvmkit.Container) {
 	t.Helper()
 	time.Sleep(100 * time.Millisecond)
-	p, err := proc.FS("/proc").OpenProcess(c.pid)
+	p, err := proc.FS("/proc").OpenProcess(c.Pid)
 	if err != nil {
 		t.Fatalf("it died: %v", err)
 	}
@@ -272,12 +264,12 @@ func TestHostileAnswers(t *testing.T) {
 // A JVM that is stopped accepts the connection (its queue does) and never
 // answers.
 func TestKernelNeverAnswers(t *testing.T) {
-	c := leaker(t, anyJDK(t), containerOptions{}, nil, "1", "0")
-	j := open(t, c.pid)
+	c := jvmkit.Leaker(t, jvmkit.JDK(t), jvmkit.Options{}, nil, "1", "0")
+	j := open(t, c.Pid)
 	if _, err := ThreadDump(t.Context(), j, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+	if err := c.Cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

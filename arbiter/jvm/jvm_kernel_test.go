@@ -8,19 +8,9 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-)
 
-// leaker starts testdata/Leak.java in a container of its own.
-func leaker(t *testing.T, home string, o containerOptions, jvmArgs []string, args ...string) *container {
-	t.Helper()
-	classes := shortTemp(t)
-	compile(t, home, "Leak.java", classes)
-	argv := append([]string{filepath.Join(home, "bin/java")}, jvmArgs...)
-	argv = append(append(argv, "-cp", classes, "Leak"), args...)
-	c := start(t, o, argv...)
-	c.await(t, "ready")
-	return c
-}
+	"github.com/arbiterd/arbiter/tests/jvmkit"
+)
 
 func open(t *testing.T, pid int) *JVM {
 	t.Helper()
@@ -80,7 +70,7 @@ func leaks(h Heap) bool {
 }
 
 func TestKernelHeapDump(t *testing.T) {
-	for name, home := range jdks(t) {
+	for name, home := range jvmkit.JDKs(t) {
 		for _, gc := range []string{"Serial", "Parallel", "G1"} {
 			for _, userNS := range []bool{false, true} {
 				run := name + "/" + gc
@@ -88,8 +78,8 @@ func TestKernelHeapDump(t *testing.T) {
 					run += "/userns"
 				}
 				t.Run(run, func(t *testing.T) {
-					c := leaker(t, home, containerOptions{userNS: userNS}, []string{"-Xmx256m", "-XX:+Use" + gc + "GC"}, "40", "0")
-					d, err := dumpFile(t, open(t, c.pid), DumpOptions{})
+					c := jvmkit.Leaker(t, home, jvmkit.Options{UserNS: userNS}, []string{"-Xmx256m", "-XX:+Use" + gc + "GC"}, "40", "0")
+					d, err := dumpFile(t, open(t, c.Pid), DumpOptions{})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -99,7 +89,7 @@ func TestKernelHeapDump(t *testing.T) {
 					if d.Via != "fifo" {
 						t.Errorf("via %s", d.Via)
 					}
-					if left := c.leftovers(t); len(left) > 0 {
+					if left := c.Leftovers(t); len(left) > 0 {
 						t.Errorf("left behind: %q", left)
 					}
 				})
@@ -109,10 +99,10 @@ func TestKernelHeapDump(t *testing.T) {
 }
 
 func TestKernelCommands(t *testing.T) {
-	for name, home := range jdks(t) {
+	for name, home := range jvmkit.JDKs(t) {
 		t.Run(name, func(t *testing.T) {
-			c := leaker(t, home, containerOptions{userNS: true}, []string{"-Xmx256m"}, "40", "0")
-			j := open(t, c.pid)
+			c := jvmkit.Leaker(t, home, jvmkit.Options{UserNS: true}, []string{"-Xmx256m"}, "40", "0")
+			j := open(t, c.Pid)
 			threads, err := ThreadDump(t.Context(), j, true)
 			if err != nil || !bytes.Contains(threads, []byte("Leak.main")) {
 				t.Errorf("thread dump: %v, %.200s", err, threads)
@@ -130,7 +120,7 @@ func TestKernelCommands(t *testing.T) {
 			if _, err := j.Command(t.Context(), "No.such_command"); err == nil {
 				t.Error("an unknown command succeeded")
 			}
-			if left := c.leftovers(t); len(left) > 0 {
+			if left := c.Leftovers(t); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/tests/jvmkit"
 )
 
 func TestBrackets(t *testing.T) {
@@ -57,14 +58,13 @@ func TestSplit(t *testing.T) {
 }
 
 func TestKernelNativeMemory(t *testing.T) {
-	for name, home := range jdks(t) {
+	for name, home := range jvmkit.JDKs(t) {
 		t.Run(name, func(t *testing.T) {
-			classes := shortTemp(t)
-			compile(t, home, "Direct.java", classes)
-			c := start(t, containerOptions{}, filepath.Join(home, "bin/java"), "-Xms64m", "-Xmx64m", "-XX:+AlwaysPreTouch",
+			classes := jvmkit.Compile(t, home, "Direct.java")
+			c := jvmkit.Start(t, jvmkit.Options{}, filepath.Join(home, "bin/java"), "-Xms64m", "-Xmx64m", "-XX:+AlwaysPreTouch",
 				"-XX:NativeMemoryTracking=summary", "-cp", classes, "Direct", "48", "50")
-			c.await(t, "ready")
-			j := open(t, c.pid)
+			c.Await(t, "ready")
+			j := open(t, c.Pid)
 			n, err := NativeMemory(t.Context(), "/proc", j)
 			if err != nil {
 				t.Fatal(err)
