@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/tests/testkit"
 )
 
 // childOf is the pid that a role printed, as a process to watch.
@@ -86,10 +87,11 @@ func TestKernelExecDoesNotWaitForTheEscaped(t *testing.T) {
 
 // A hook must not inherit the daemon's protection from the out-of-memory killer.
 func TestKernelExecLosesProtection(t *testing.T) {
+	testkit.Need(t, testkit.SysResource)
 	fs := proc.FS("/proc")
 	cmd := startRole(t, "role-sleep")
 	if err := os.WriteFile(fs.Path(cmd.Process.Pid, "oom_score_adj"), []byte("-500"), 0); err != nil {
-		t.Skip("needs kernel feature: CAP_SYS_RESOURCE")
+		t.Fatal(err)
 	}
 	losePriority(fs, cmd.Process.Pid)
 	if adj, err := fs.OOMScoreAdj(cmd.Process.Pid); err != nil || adj != 0 {

@@ -24,15 +24,26 @@ func mkfifo(t *testing.T, path string) {
 	})
 }
 
-// sleeper starts this test binary as a process that only waits.
+const sleepEnv = "PROC_TEST_SLEEP"
+
+// TestMain lets this binary be a process that only waits.
+func TestMain(m *testing.M) {
+	if os.Getenv(sleepEnv) != "" {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// sleeper starts a process that waits until the test ends.
 func sleeper(t *testing.T) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run=^TestHelperSleep$")
-	cmd.Env = []string{"PROC_TEST_SLEEP=1"}
+	cmd := exec.Command(self)
+	cmd.Env = []string{sleepEnv + "=1"}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,13 +57,6 @@ func sleeper(t *testing.T) *exec.Cmd {
 		_ = cmd.Wait()
 	})
 	return cmd
-}
-
-func TestHelperSleep(t *testing.T) {
-	if os.Getenv("PROC_TEST_SLEEP") == "" {
-		t.Skip("only as a helper process of other tests")
-	}
-	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
 func TestKernelReadsOurselves(t *testing.T) {
