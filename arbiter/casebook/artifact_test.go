@@ -1,6 +1,7 @@
 package casebook
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -121,6 +122,32 @@ func TestArtifactSparse(t *testing.T) {
 	const want = "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14"
 	if arts[0].SHA256 != want || arts[0].Size != 1<<30 {
 		t.Errorf("artifact %+v", arts[0])
+	}
+}
+
+// What is written twice counts once, as soon as the file is closed.
+func TestRoomComesBack(t *testing.T) {
+	t.Parallel()
+	const budget, chunk = 1 << 20, 256 << 10
+	b := openBook(t, t.TempDir(), Limits{CaseBytes: policy.Size{Bytes: budget}})
+	c := create(t, b, "")
+	f, err := c.Artifacts("core-dump").Create("core.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if _, err := f.WriteAt(bytes.Repeat([]byte("x"), chunk), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if room, _ := f.Room(); room != 0 {
+		t.Errorf("while it is written: room for %d", room)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if room, _ := f.Room(); room < budget-2*chunk || room > budget-chunk {
+		t.Errorf("after it: room for %d", room)
 	}
 }
 

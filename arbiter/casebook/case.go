@@ -47,12 +47,14 @@ func (c *Case) ID() string { return c.id }
 // Dir is the case's directory.
 func (c *Case) Dir() string { return filepath.Join(c.book.dir, c.id) }
 
-// Save replaces case.json. r is not kept.
+// Save replaces case.json. r is not kept; its artifacts are those of List.
 func (c *Case) Save(r *Record) error {
 	if r.ID != c.id {
 		return fmt.Errorf("save case %s: the record is of case %q", c.id, r.ID)
 	}
-	data, err := marshal(r)
+	rec := *r
+	rec.Artifacts = c.List()
+	data, err := marshal(&rec)
 	if err != nil {
 		return fmt.Errorf("save case %s: %w", c.id, err)
 	}
@@ -71,8 +73,11 @@ func (c *Case) Save(r *Record) error {
 	return nil
 }
 
+// marshal writes a record as case.json has it: lists without members are [].
 func marshal(r *Record) ([]byte, error) {
-	data, err := json.MarshalIndent(r, "", "  ")
+	rec := *r
+	rec.Plan, rec.Steps, rec.Artifacts = list(rec.Plan), list(rec.Steps), list(rec.Artifacts)
+	data, err := json.MarshalIndent(&rec, "", "  ")
 	return append(data, '\n'), err
 }
 
@@ -204,4 +209,11 @@ func (c *Case) Close() error {
 		return nil
 	}
 	return errors.Join(c.timeline.Close(), c.root.Close())
+}
+
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
 }

@@ -87,11 +87,11 @@ func (a *app) watchHolds(ctx context.Context) error {
 	enc := json.NewEncoder(a.stdout)
 	last := ""
 	err := a.api().WatchHolds(ctx, func(holds []api.Hold) error {
-		if key := watchKey(holds); key == last && !isTerminal(a.stdout) {
+		key := watchKey(holds)
+		if key == last && !isTerminal(a.stdout) {
 			return nil
-		} else {
-			last = key
 		}
+		last = key
 		if a.output == "json" {
 			return enc.Encode(holds)
 		}
