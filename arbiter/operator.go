@@ -189,7 +189,7 @@ func (e *Engine) Kill(ctx context.Context, caseID, operator string) (api.Done, e
 }
 
 // Extend gives a case that waits for an operator more time.
-func (e *Engine) Extend(_ context.Context, caseID string, r api.ExtendRequest, operator string) (api.Done, error) {
+func (e *Engine) Extend(ctx context.Context, caseID string, r api.ExtendRequest, operator string) (api.Done, error) {
 	by, err := policy.ParseDuration(r.By)
 	if err != nil || by <= 0 {
 		return api.Done{}, fmt.Errorf("%w: %q is no time to extend by (as in 10m): %v", server.ErrInvalid, r.By, err)
@@ -201,7 +201,15 @@ func (e *Engine) Extend(_ context.Context, caseID string, r api.ExtendRequest, o
 	if rec := c.record(); rec.State != waiting.String() {
 		return api.Done{}, fmt.Errorf("%w: case %s is in state %q; only a case that waits for an operator can be extended", server.ErrConflict, c.id, rec.State)
 	}
-	c.post(event{kind: evExtend, by: by, who: operator})
+	taken := make(chan struct{})
+	c.post(event{kind: evExtend, by: by, who: operator, ack: taken})
+	select {
+	case <-taken:
+	case <-c.done:
+		return api.Done{}, fmt.Errorf("%w: case %s has just closed", server.ErrConflict, c.id)
+	case <-ctx.Done():
+		return api.Done{}, ctx.Err()
+	}
 	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s longer", c.id, by)}, nil
 }
 
@@ -211,7 +219,7 @@ func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string)
 	if err != nil {
 		return api.Done{}, err
 	}
-	if why, reserved := e.fs.Reserved(ct.id.Cgroup); reserved {
+	if why, reserved := e.fs.Reserved(ct.id.Cgroup, server.PeerPid(ctx)); reserved {
 		return api.Done{}, fmt.Errorf("%w: %s is never held: %s", server.ErrInvalid, ct.id, why)
 	}
 	rule, err := e.manual(ct, r.Rule)

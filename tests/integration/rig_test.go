@@ -7,10 +7,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -289,11 +287,13 @@ func (r *rig) leak(g *testkit.Group, args ...string) *leak {
 		r.t.Fatal(err)
 	}
 	go func() { _ = l.cmd.Wait(); close(l.end) }()
-	r.t.Cleanup(func() { _ = l.cmd.Process.Kill(); <-l.end })
+	// A held process dies when the daemon has let it go: not waited for here.
+	r.t.Cleanup(func() { _ = l.cmd.Process.Kill() })
 	g.Place(l.cmd.Process.Pid)
 	if _, err := stdin.Write([]byte("\n")); err != nil {
 		r.t.Fatal(err)
 	}
+	testkit.Eventually(r.t, "memleak has begun", func() bool { _, err := progress.Read(l.file); return err == nil })
 	return l
 }
 
@@ -318,9 +318,6 @@ func (l *leak) awaitEnd() {
 func (l *leak) report() progress.Report {
 	l.t.Helper()
 	p, err := progress.Read(l.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return progress.Report{} // it has not begun
-	}
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func TestKernelBadReloadKeepsPolicy(t *testing.T) {
 	if err := os.Chmod(filepath.Join(r.dir, "policy.d/10-test.toml"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := r.ctl("reload"); code != 1 || !strings.Contains(stderr, "writable") {
+	if _, stderr, code := r.ctl("reload"); code != 1 || !strings.Contains(stderr, "everybody may write it") {
 		t.Errorf("world-writable file: exit %d: %s", code, stderr)
 	}
 	l := r.leak(g, "--rate", "200MiB/s")

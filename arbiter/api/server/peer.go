@@ -17,6 +17,7 @@ import (
 // A peer is who is at the other end of a connection, as the kernel recorded it
 // when the connection was made (unix(7), SO_PEERCRED).
 type peer struct {
+	pid    int
 	uid    uint32
 	gid    uint32
 	groups []uint32 // supplementary
@@ -28,6 +29,13 @@ type peerKey struct{}
 // withPeer notes the peer of a connection.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peerOf(c))
+}
+
+// PeerPid is the process that a request came from, 0 if it is not known. It
+// may be gone, and its number used again.
+func PeerPid(ctx context.Context) int {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return p.pid
 }
 
 func peerOf(c net.Conn) peer {
@@ -43,7 +51,7 @@ func peerOf(c net.Conn) peer {
 	if err := raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred
 		if cred, p.err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); p.err == nil {
-			p.uid, p.gid = cred.Uid, cred.Gid
+			p.pid, p.uid, p.gid = int(cred.Pid), cred.Uid, cred.Gid
 			p.groups, p.err = peerGroups(int(fd))
 		}
 	}); err != nil {
