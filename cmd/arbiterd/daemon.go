@@ -72,8 +72,12 @@ func openDaemon(c config, o options, log hclog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
+	from, err := sources(c, fs, log)
+	if err != nil {
+		return nil, err
+	}
 	engine, err := arbiter.New(arbiter.Options{
-		FS: fs, Proc: proc.FS("/proc"), Book: book, Sources: sources(c, fs, log),
+		FS: fs, Proc: proc.FS("/proc"), Book: book, Sources: from,
 		Budget: c.budget(node), Uploads: uploads(c),
 		Node:     arbiter.NodeLimits{MinAvailable: c.Node.MinAvailable.Of(node), MaxPressure: c.Node.MaxPressure},
 		Recorder: arbiter.RecorderOptions{Interval: c.Recorder.Interval, Window: c.Recorder.Window},

@@ -17,8 +17,12 @@ import (
 // AnnounceOOM tells containerd that a container ran out of memory, as its shim
 // does when the kernel kills. The CRI plugin then gives "OOMKilled" as the
 // reason of the container's end, whether it hears of the end before or after.
-// A kill by the kernel itself needs no announcement.
+// A kill by the kernel itself needs no announcement, and a container that only
+// its cgroup's path names is none of containerd's.
 func (s *Source) AnnounceOOM(ctx context.Context, c cri.Container) error {
+	if c.Source == "cgroupfs" {
+		return nil
+	}
 	ns, err := s.namespaceOf(c)
 	if err != nil {
 		return err
