@@ -18,7 +18,10 @@ import (
 )
 
 // MaxFile bounds what the report takes of one artifact, in bytes.
-const MaxFile = 256 << 10
+const MaxFile = 8 << 20
+
+// maxText bounds what it shows of a text.
+const maxText = 256 << 10
 
 // curveFile is the artifact with the memory before the trigger.
 const curveFile = "memory-curve.csv"
@@ -31,7 +34,7 @@ type File struct {
 
 // Shows reports whether an artifact is of a kind that the report shows.
 func Shows(a casebook.Artifact) bool {
-	return !a.Partial && (strings.HasSuffix(a.Name, ".txt") || a.Name == curveFile)
+	return !a.Partial && (strings.HasSuffix(a.Name, ".txt") || a.Name == curveFile || a.Name == snapshotFile)
 }
 
 //go:embed report.html
@@ -40,10 +43,10 @@ var page string
 // view is what the page is made of.
 type view struct {
 	*casebook.Full
-	Limit  string
-	Shares []share
-	Curve  *curve
-	Texts  []text
+	Limit    string
+	Snapshot *snapshot
+	Curve    *curve
+	Texts    []text
 }
 
 type text struct {
@@ -60,18 +63,21 @@ func Write(w io.Writer, c *casebook.Full, files []File) error {
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	v := view{Full: c, Limit: "none", Shares: sharesOf(files)}
+	v := view{Full: c, Limit: "none"}
 	if n, ok := c.Facts.Limit.Bytes(); ok {
 		v.Limit = policy.FormatBytes(n)
 	}
 	for _, f := range files {
-		if f.Name == curveFile {
+		switch f.Name {
+		case curveFile:
 			limit, _ := c.Facts.Limit.Bytes()
 			v.Curve = parseCurve(f.Data, limit)
-			continue
+		case snapshotFile:
+			v.Snapshot = parseSnapshot(f.Data)
+		default:
+			body := f.Data[:min(len(f.Data), maxText)]
+			v.Texts = append(v.Texts, text{f.Name, strings.ToValidUTF8(string(body), "?"), len(body) < len(f.Data)})
 		}
-		body := f.Data[:min(len(f.Data), MaxFile)]
-		v.Texts = append(v.Texts, text{f.Name, strings.ToValidUTF8(string(body), "?"), len(f.Data) >= MaxFile})
 	}
 	if err := t.Execute(w, v); err != nil {
 		return fmt.Errorf("report of case %s: %w", c.ID, err)

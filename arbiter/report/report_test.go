@@ -46,7 +46,7 @@ func write(t *testing.T, c *casebook.Full, files ...File) string {
 
 func TestHostileStringsAreEscaped(t *testing.T) {
 	t.Parallel()
-	out := write(t, hostile(), File{evil + ".txt", []byte("</pre>" + evil + "\xff\x1b[2J")}, File{curveFile, []byte(evil)})
+	out := write(t, hostile(), File{evil + ".txt", []byte("</pre>" + evil + "\xff\x1b[2J")}, File{curveFile, []byte(evil)}, File{snapshotFile, []byte(evil)})
 	if strings.Contains(out, "<script") || strings.Contains(out, "<img") {
 		t.Error("a string of the container became markup")
 	}
@@ -79,11 +79,15 @@ func TestWrite(t *testing.T) {
 	t.Parallel()
 	c := hostile()
 	c.Facts.Why, c.State = "256MiB of 256MiB used", "closed"
-	stat := "anon 134217728\nfile 67108864\n"
-	out := write(t, c, File{"processes.txt", []byte("  PID COMMAND\n    1 app\n")}, File{"memory.stat.txt", []byte(stat)},
+	snap := `{"answer": "most of it anonymous memory", "limitBytes": 268435456, "processCount": 3,
+		"levels": [{"path": "/x", "values": {"memory.kmem.usage_in_bytes": "1048576"}, "stat": {"rss": 134217728, "cache": 67108864, "shmem": 33554432}}],
+		"processes": [{"pid": 7, "name": "app", "args": ["app", "</script><script>"], "rssBytes": 1073741824}]}`
+	out := write(t, c, File{"processes.txt", []byte("  PID COMMAND\n    1 app\n")}, File{snapshotFile, []byte(snap)},
 		File{curveFile, []byte("time,usage_bytes,unreclaimable_bytes\n2026-11-21T06:15:00Z,134217728,10\n2026-11-21T06:15:02Z,268435456,20\n")})
 	for _, want := range []string{"256MiB of 256MiB used", "2026-11-21 06:15:02.000 UTC, 1.21ms after the trigger", "the kernel killed 2 processes",
-		"<polyline", `points="0.0,85.0 720.0,10.0 "`, "    1 app", "up to 256MiB"} {
+		"<polyline", `points="0.0,85.0 720.0,10.0 "`, "    1 app", "up to 256MiB",
+		"most of it anonymous memory", `width="50.0%"`, "<td>kernel, on its behalf</td><td>1MiB</td>", "<td>1GiB</td>", "app &lt;/script&gt;&lt;script&gt;",
+		"1 of 3 processes"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report does not say %q", want)
 		}
@@ -102,6 +106,21 @@ func FuzzCurve(f *testing.F) {
 		c := parseCurve([]byte(data), limit)
 		if c != nil && (strings.Contains(c.Usage, "NaN") || strings.Contains(c.Usage, "Inf") || strings.Contains(c.Unreclaimable, "-")) {
 			t.Errorf("%+v", c)
+		}
+	})
+}
+
+func FuzzSnapshot(f *testing.F) {
+	f.Add([]byte(`{"limitBytes": 1, "levels": [{"stat": {"rss": 5, "shmem": 7}}], "processes": [{"pid": 1}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := parseSnapshot(data)
+		if s == nil {
+			return
+		}
+		for _, x := range s.Shares() {
+			if x.Percent < 0 || x.Percent > 100 {
+				t.Errorf("%+v", x)
+			}
 		}
 	})
 }
