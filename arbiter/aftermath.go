@@ -8,6 +8,7 @@ import (
 	"github.com/arbiterd/arbiter/arbiter/action"
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -21,6 +22,14 @@ const (
 // artifacts is where a step of the case puts its files. The first step may be
 // the first to need the case's directory.
 func (c *Case) artifacts(step string) action.Artifacts { return stepArtifacts{c, step} }
+
+// shelf is where the case's artifacts lie, nil as long as it has no directory.
+func (c *Case) shelf() action.Shelf {
+	if book := c.book.Load(); book != nil {
+		return book
+	}
+	return nil
+}
 
 type stepArtifacts struct {
 	c    *Case
@@ -189,6 +198,19 @@ func (e *Engine) announceOOM(ctx context.Context, ct *container) {
 			e.log.Warn("announce the out-of-memory kill", "source", s.Name(), "container", ct.id.String(), "error", err)
 		}
 	}
+}
+
+// execIn runs commands inside a container by the runtime that it came from;
+// nil where no runtime can.
+func (e *Engine) execIn(c cri.Container) func(context.Context, []string, []byte) ([]byte, int, error) {
+	for _, s := range e.sources {
+		if x, ok := s.(ContainerExecer); ok && c.ID != "" {
+			return func(ctx context.Context, argv []string, stdin []byte) ([]byte, int, error) {
+				return x.ExecIn(ctx, c, argv, stdin)
+			}
+		}
+	}
+	return nil
 }
 
 // prune keeps the casebook within its bounds.

@@ -118,7 +118,9 @@ func (c *Case) do(ctx context.Context, work func(context.Context) event) {
 				c.reflex(ctx)
 			}
 			cancel(preempted{ev})
-			c.apply(<-result)
+			last := <-result
+			last.more = true
+			c.apply(last)
 			c.apply(ev)
 			return
 		}
@@ -156,18 +158,11 @@ func (c *Case) reflex(ctx context.Context) {
 
 // await waits for an operator, or for the end of hold-for.
 func (c *Case) await(ctx context.Context) {
-	if c.st.until.IsZero() {
-		c.mu.Lock()
-		c.st.until = time.Now().Add(c.st.rule.Verdict.HoldFor)
-		c.mu.Unlock()
-		c.announceDeadline(c.st.until, c.st.rule.Verdict.Otherwise)
-	}
 	t := time.NewTimer(time.Until(c.st.until))
 	defer t.Stop()
 	select {
 	case ev := <-c.inbox:
 		c.apply(ev)
-		c.announceDeadline(c.st.until, c.st.rule.Verdict.Otherwise)
 	case now := <-t.C:
 		c.apply(event{kind: evWaited, at: now})
 	case <-ctx.Done():
@@ -188,6 +183,9 @@ func (c *Case) apply(ev event) {
 	}
 	c.note(before)
 	c.mu.Unlock()
+	if ev.ack != nil {
+		close(ev.ack)
+	}
 	c.e.changed.signal()
 	if what, sync := noteOf(before, c.st, ev); what != "" && c.st.phase != closed {
 		c.write(what, nil, sync)
@@ -216,12 +214,8 @@ func (c *Case) startDeadline() {
 		c.deadline.Stop()
 	}
 	c.deadline = time.AfterFunc(d, func() { c.post(event{kind: evDeadline}) })
-	c.announceDeadline(time.Now().Add(d), c.st.rule.Verdict.Otherwise)
-}
-
-func (c *Case) announceDeadline(at time.Time, then policy.VerdictKind) {
 	c.mu.Lock()
-	c.rec.Deadline, c.rec.Then = at, then
+	c.rec.Deadline, c.rec.Then = time.Now().Add(d), c.st.rule.Verdict.Otherwise
 	c.mu.Unlock()
 	c.e.changed.signal()
 }

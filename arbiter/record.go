@@ -23,6 +23,9 @@ func (c *Case) note(before state) {
 		c.rec.Rule, c.rec.RulePos, c.rec.Mode = s.rule.Name, s.rule.Pos, s.rule.Mode
 		c.rec.Plan = s.plan.Lines()
 	}
+	if s.phase == waiting {
+		c.rec.Deadline, c.rec.Then = s.until, s.rule.Verdict.Otherwise
+	}
 	if !s.heldAt.IsZero() {
 		c.rec.TriggerToHold = s.heldAt.Sub(c.fired.at)
 	}

@@ -206,5 +206,8 @@ func (c *Case) env(step policy.Step) action.Env {
 		Log:       c.log.With("step", step.Name, "action", step.Action),
 		Progress:  func(done, total uint64) { c.setProgress(step.Name, done, total) },
 		Borrow:    func(ctx context.Context, bytes uint64) error { return c.borrow(ctx, bytes) },
+		ExecIn:    c.e.execIn(c.ct.id),
+		Uploads:   c.e.opts.Uploads,
+		Shelf:     c.shelf,
 	}
 }

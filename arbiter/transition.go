@@ -97,6 +97,11 @@ type event struct {
 	raise   policy.Size
 	by      time.Duration // evExtend
 	who     string
+
+	// more says that what interrupted the work follows at once: nothing is
+	// decided before it.
+	more bool
+	ack  chan<- struct{} // closed once the event is taken in
 }
 
 // interrupts reports whether the event ends a step that is running.
@@ -115,6 +120,14 @@ func transition(s state, e event) state {
 	if s.phase == closed {
 		return s
 	}
+	s = s.after(e)
+	if s.phase == waiting && s.until.IsZero() {
+		s.until = e.at.Add(s.rule.Verdict.HoldFor)
+	}
+	return s
+}
+
+func (s state) after(e event) state {
 	switch e.kind {
 	case evHeld:
 		s.frozen, s.heldAt, s.phase = true, e.at, planning
@@ -125,7 +138,7 @@ func transition(s state, e event) state {
 	case evPlanned:
 		return s.planned(e)
 	case evOp:
-		return s.opEnded(e).settle()
+		return s.opEnded(e).settleUnless(e.more)
 	case evDeadline:
 		return s.endSteps(e, fmt.Sprintf("the steps' deadline of %s passed", s.rule.Verdict.Deadline)).settle()
 	case evOtherwise:
@@ -146,6 +159,8 @@ func transition(s state, e event) state {
 		return s.giveBack(e.why)
 	case evGiven:
 		s.phase, s.outcome = closed, casebook.OutcomeKernel
+	case evLimitAgain:
+		return s.settle()
 	case evEscalate:
 		if !s.hold {
 			return s.escalate(e)
@@ -172,7 +187,10 @@ func (s state) planned(e event) state {
 		return s.observed()
 	}
 	s.phase = stepping
-	return s.settle()
+	if s.operator != "" {
+		s.skipAll = s.why
+	}
+	return s.settleUnless(e.more)
 }
 
 // observed closes a case of a rule that only looks.
@@ -285,6 +303,13 @@ func (s state) ordered(e event) state {
 		s.phase = deciding
 	}
 	return s
+}
+
+func (s state) settleUnless(more bool) state {
+	if more {
+		return s
+	}
+	return s.settle()
 }
 
 // settle skips operations that have become pointless, and moves on to the

@@ -77,7 +77,7 @@ func (x *script) op(s state, now time.Time) state {
 			ev.step.Result = stepFailed
 		}
 		if interrupted && async.interrupts(s) {
-			ev.step.Result = stepPreempted
+			ev.step.Result, ev.more = stepPreempted, true
 		}
 	}
 	s = transition(s, ev)
@@ -204,6 +204,12 @@ func TestTransition(t *testing.T) {
 		name: "the daemon stops", verdict: resume, x: script{before: map[string]event{"snapshot": {kind: evOtherwise, why: "stopping"}}},
 		did:     "hold, snapshot, verdict kill",
 		outcome: casebook.OutcomeKill, results: "preempted skipped skipped", why: "stopping",
+	}, {
+		name: "the daemon stops during the last step", verdict: kill, x: script{
+			fail:   map[string]error{"heap-dump": boom},
+			before: map[string]event{"core-dump": {kind: evOperator, verdict: policy.Resume, who: "uid 0"}}},
+		did:     "hold, snapshot, raise, thaw, heap-dump, freeze, restore, core-dump, verdict resume",
+		outcome: casebook.OutcomeResume, results: "ok failed preempted", why: "ordered by uid 0",
 	}, {
 		name: "the raised limit is reached as well", verdict: kill,
 		x:       script{fail: map[string]error{"heap-dump": boom}, before: map[string]event{"freeze": {kind: evLimitAgain}}},

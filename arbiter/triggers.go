@@ -147,6 +147,9 @@ func (e *Engine) cooling(ct *container, r *policy.Rule) bool {
 // start opens a case and lets its goroutine run. e.mu is held.
 func (e *Engine) start(ct *container, fired trigger) *Case {
 	id := casebook.NewID(fired.at)
+	for at := fired.at; e.cases[id] != nil; id = casebook.NewID(at) {
+		at = at.Add(casebook.IDTick)
+	}
 	rule := first(fired.rules)
 	c := &Case{
 		id: id, e: e, ct: ct, fired: fired,

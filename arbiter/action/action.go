@@ -5,9 +5,11 @@ package action
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/arbiter/proc"
 	"github.com/arbiterd/arbiter/policy"
@@ -70,7 +72,21 @@ type Env struct {
 	ExecIn func(ctx context.Context, argv []string, stdin []byte) (output []byte, exit int, err error)
 	// Uploads are the stores that arbiter.toml names.
 	Uploads map[string]UploadTarget
+	// Shelf is where the case's artifacts lie, for work after the verdict. It
+	// gives nil as long as the case has no directory.
+	Shelf func() Shelf
 }
+
+// A Shelf is a case's directory. *casebook.Case is one.
+type Shelf interface {
+	Dir() string
+	List() []casebook.Artifact
+	Open(name string) (*os.File, error)
+	// Remove removes a finished artifact, once another one replaces it.
+	Remove(name string) error
+}
+
+var _ Shelf = (*casebook.Case)(nil)
 
 // UploadTarget is one [upload.NAME] of arbiter.toml: an S3-compatible store.
 type UploadTarget struct {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -183,5 +182,12 @@ func nodeBytes() (uint64, error) {
 	return si.Totalram * uint64(si.Unit), nil
 }
 
-// selfPath is the running program, also after an upgrade replaced its file.
-func selfPath() string { return filepath.Join("/proc/self", "exe") }
+// selfPath is the running program; an upgrade may have removed its file.
+func selfPath() string {
+	if self, err := os.Executable(); err == nil {
+		if _, err := os.Stat(self); err == nil {
+			return self
+		}
+	}
+	return "/proc/self/exe"
+}

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) int {
 	if err := f.MarkHidden("link"); err != nil {
 		panic(err)
 	}
-	root.AddCommand(superviseCommand(&o), releaseCommand(&o), checkCommand(&o))
+	root.AddCommand(superviseCommand(&o), releaseCommand(&o), checkCommand(&o), dumpCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	switch {
