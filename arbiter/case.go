@@ -45,8 +45,9 @@ type Case struct {
 	scribe   *scribe
 	book     atomic.Pointer[casebook.Case] // made by the scribe
 	hasPlace atomic.Bool                   // holds a place in the held budget
+	lending  sync.Mutex                    // serializes borrow; an abandoned step may still call it
 	borrowed uint64                        // bytes lent by this case, taken from the budget
-	kept     uint64                        // of those, lent until the case closes
+	kept     uint64                        // of those, what was lent before the present step
 	after    []func(context.Context) error
 	deadline *time.Timer
 }

@@ -82,6 +82,7 @@ func (c *Case) kernelOp(ctx context.Context, op policy.Op) error {
 	case policy.OpThaw:
 		return c.ct.cg.Thaw(ctx)
 	case policy.OpRaise:
+		c.kept = c.borrowed
 		return c.borrow(ctx, c.kept+op.Bytes)
 	case policy.OpRestore:
 		return c.borrow(ctx, c.kept)
@@ -92,6 +93,8 @@ func (c *Case) kernelOp(ctx context.Context, op policy.Op) error {
 // borrow makes the room lent to the container bytes above its original limit,
 // within the budget.
 func (c *Case) borrow(ctx context.Context, bytes uint64) error {
+	c.lending.Lock()
+	defer c.lending.Unlock()
 	if bytes > c.borrowed {
 		if err := c.e.budgets.borrow(bytes - c.borrowed); err != nil {
 			c.e.metrics.refusals.WithLabelValues("borrowed").Inc()
@@ -133,7 +136,7 @@ func (c *Case) runStep(ctx context.Context, i int) casebook.StepRecord {
 	sctx, cancel := context.WithTimeout(ctx, step.Timeout)
 	defer cancel()
 	r.Started = time.Now()
-	res, err := c.bounded(sctx, act, c.env(step))
+	res, err := c.bounded(sctx, act, c.env(sctx, step))
 	r.Elapsed = time.Since(r.Started)
 	r.Summary, r.Details = res.Summary, res.Details
 	r.Result = resultOf(ctx, err)
@@ -197,17 +200,22 @@ func resultOf(outer context.Context, err error) string {
 	return stepFailed
 }
 
-// env is what an action may use.
-func (c *Case) env(step policy.Step) action.Env {
+// env is what an action may use as long as ctx, the step's, is not done.
+func (c *Case) env(stepCtx context.Context, step policy.Step) action.Env {
 	return action.Env{
 		Case: c.id, CaseJSON: c.json, Facts: c.rec.Facts, Rule: c.st.rule, Step: step,
 		Cgroup: c.ct.cg, Proc: c.e.proc,
 		Artifacts: c.artifacts(step.Name),
 		Log:       c.log.With("step", step.Name, "action", step.Action),
 		Progress:  func(done, total uint64) { c.setProgress(step.Name, done, total) },
-		Borrow:    func(ctx context.Context, bytes uint64) error { return c.borrow(ctx, bytes) },
-		ExecIn:    c.e.execIn(c.ct.id),
-		Uploads:   c.e.opts.Uploads,
-		Shelf:     c.shelf,
+		Borrow: func(ctx context.Context, bytes uint64) error {
+			if stepCtx.Err() != nil {
+				return stepCtx.Err() // an abandoned step gets nothing any more
+			}
+			return c.borrow(ctx, bytes)
+		},
+		ExecIn:  c.e.execIn(c.ct.id),
+		Uploads: c.e.opts.Uploads,
+		Shelf:   c.shelf,
 	}
 }
