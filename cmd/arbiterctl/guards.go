@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -19,7 +20,10 @@ func (a *app) guards() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printGuards(guards)
+			if err := a.printGuards(guards); err != nil || len(guards) > 0 {
+				return err
+			}
+			return a.whyNoGuards(cmd.Context())
 		},
 	}
 }
@@ -29,7 +33,6 @@ func (a *app) printGuards(guards []api.Guard) error {
 		return a.json(guards)
 	}
 	if len(guards) == 0 {
-		a.hint("no rule matches any container ('arbiterctl explain TARGET' tells why)")
 		return nil
 	}
 	heads := []string{"CONTAINER", "RULE", "MODE", "STATE", "USAGE/LIMIT", "GROWTH", "LIMIT IN", "NOT COVERED"}
@@ -46,6 +49,22 @@ func (a *app) printGuards(guards []api.Guard) error {
 		t.row(row...)
 	}
 	return t.flush()
+}
+
+// whyNoGuards tells why the list is empty.
+func (a *app) whyNoGuards(ctx context.Context) error {
+	s, err := a.api().Status(ctx)
+	switch {
+	case err != nil:
+		return err
+	case len(s.Disarmed) > 0:
+		a.hint("nothing is guarded: disarmed until 'arbiterctl reload': %s", clean(strings.Join(s.Disarmed, ", ")))
+	case s.Policy.Rules == 0:
+		a.hint("nothing is guarded: the policy has no rules")
+	default:
+		a.hint("no rule matches any container ('arbiterctl explain TARGET' tells why)")
+	}
+	return nil
 }
 
 // missing is why a container is not, or not fully, guarded. The table has room

@@ -33,7 +33,7 @@ func (a *app) status() *cobra.Command {
 func (a *app) statusText(f *fields, s api.Status) {
 	f.line("arbiterd", "%s, pid %d, started %s, cgroup v%d", s.Version, s.Pid, a.ago(s.Started), s.CgroupVersion)
 	p := s.Policy
-	f.line("policy", "%d rules of %d files, digest %s, loaded %s", p.Rules, len(p.Files), p.Digest, a.ago(p.Loaded))
+	f.line("policy", "%s of %s, digest %s, loaded %s", count(p.Rules, "rule"), count(len(p.Files), "file"), p.Digest, a.ago(p.Loaded))
 	if p.Error != "" {
 		f.line("", "REFUSED %s: the set above stays in force", a.ago(p.ErrorSince))
 		f.lines("", p.Error)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/arbiterd/arbiter/arbiter/api"
@@ -51,7 +52,7 @@ func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 		if code == http.StatusInternalServerError {
 			s.opts.Log.Warn("request failed", "error", err)
 		}
-		fail(w, code, err.Error())
+		fail(w, code, message(err))
 		return
 	}
 	data, err := json.Marshal(v)
@@ -62,6 +63,16 @@ func (s *Server) reply(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	// A write that fails has lost its reader: there is nobody to tell.
 	_, _ = w.Write(append(data, '\n'))
+}
+
+// message is an error in the operator's words: the kind that it begins with is
+// for the status code.
+func message(err error) string {
+	text := err.Error()
+	for _, kind := range []error{ErrNotFound, ErrConflict, ErrInvalid} {
+		text = strings.TrimPrefix(text, kind.Error()+": ")
+	}
+	return text
 }
 
 func fail(w http.ResponseWriter, code int, message string) {
