@@ -85,7 +85,8 @@ func messagesWithoutFile() string {
 	var wrongTag struct {
 		For time.Duration `toml:"for" default:"5"`
 	}
-	return huge.String() + "\n" + DecodeStrict(File{Name: "x.toml"}, &wrongTag).String() + "\n"
+	deep := DecodeStrict(File{Name: "deep.toml", Data: []byte("x = " + strings.Repeat("[", 100))}, &struct{}{})
+	return huge.String() + "\n" + deep.String() + "\n" + DecodeStrict(File{Name: "x.toml"}, &wrongTag).String() + "\n"
 }
 
 type message struct {
