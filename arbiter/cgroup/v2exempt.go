@@ -136,7 +136,6 @@ func (l *level) standGuard(now time.Time, why string) error {
 	}
 	l.fs.guards.Add(1)
 	l.guarded, l.since = true, now
-	l.up.Store(true)
 	l.firstOf.Store(0)
 	err := l.eachOfFamily(func(n *level) error {
 		if n.rec == nil {
@@ -146,6 +145,7 @@ func (l *level) standGuard(now time.Time, why string) error {
 		return n.settle()
 	})
 	err = errors.Join(err, l.liftHigh())
+	l.up.Store(true)
 	l.fs.changed("guarded", l.dir.path)
 	l.fs.log.Debug("guard is up", "cgroup", l.dir.path, "why", why, "error", err)
 	l.fs.sampler.hurry(l, slopeAge)
@@ -154,16 +154,17 @@ func (l *level) standGuard(now time.Time, why string) error {
 
 // standDown gives the kernel its right to kill back. l.mu is held.
 func (l *level) standDown() error {
+	err := l.eachOfFamily(func(n *level) error {
+		delete(n.scores.reasons, l)
+		return n.settle()
+	})
 	if l.guarded {
 		l.fs.guards.Add(-1)
 		l.guarded = false
 		l.up.Store(false)
 		l.fs.changed("guard down", l.dir.path)
 	}
-	return l.eachOfFamily(func(n *level) error {
-		delete(n.scores.reasons, l)
-		return n.settle()
-	})
+	return err
 }
 
 // rescan looks for newcomers, which the kernel would kill instead of what is

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -67,7 +68,7 @@ func (l *level) notified() {
 	before := l.seen
 	l.seen = e
 	now := time.Now()
-	if e.oom > before.oom {
+	if e.oom > before.oom && l.full() {
 		l.hit.Store(now.UnixNano())
 		l.firstOf.CompareAndSwap(0, now.UnixNano())
 		l.limitHit(now)
@@ -80,6 +81,18 @@ func (l *level) notified() {
 	if e.high > before.high || e.oom > before.oom {
 		l.work.ask(l.react)
 	}
+}
+
+// full reports whether usage still is at the limit. A notice that was on its
+// way while the limit was raised is of the past.
+func (l *level) full() bool {
+	current, err := l.dir.number(fileCurrent)
+	if err != nil {
+		return false
+	}
+	limit, err := l.readLimit(fileMax)
+	n, limited := limit.Bytes()
+	return err == nil && limited && current+max(mib, n/64) >= n
 }
 
 // limitHit tells whose limit was hit. At an ancestor's, the one that grew has
@@ -179,43 +192,89 @@ func (l *level) reading(now time.Time) (reading, error) {
 
 // react decides after an event. It runs on the level's worker.
 func (l *level) react() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	b, ok := l.band()
-	if !ok || l.rec == nil || !l.held() || l.scores.resting || l.scores.doomed {
+	l.decide(func(b band, r reading) guardMove {
+		if l.guarded {
+			l.complain(l.rescan())
+			return guardMove{kind: stay}
+		}
+		high, _ := l.high.Bytes()
+		move := onHigh(b, high, &l.trail, r)
+		if move.kind == stay {
+			l.quietly()
+		}
+		return move
+	})
+}
+
+// decide has f decide over a new reading, and does what it says. l.mu is not
+// held, but while f runs.
+func (l *level) decide(f func(band, reading) guardMove) {
+	outer := l.fs.noGuards.Load() // then there is nothing to guard outside
+	for {
+		l.mu.Lock()
+		b, ok := l.band()
+		if !ok || l.rec == nil || !l.held() || l.scores.resting || l.scores.doomed {
+			l.mu.Unlock()
+			return
+		}
+		r, err := l.reading(time.Now())
+		if err != nil {
+			l.mu.Unlock()
+			l.complain(err)
+			return
+		}
+		move := f(b, r)
+		l.trail.add(r)
+		if move.kind != standGuard || outer {
+			l.complain(l.apply(b, move, r))
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		l.guardOuter()
+		outer = true
+	}
+}
+
+// guardOuter puts up the guards of the limits further out that are as near:
+// with an inner guard up and an outer one down, the kernel would kill a
+// neighbour at the outer limit. No mu is held.
+func (l *level) guardOuter() {
+	if !mayExempt() {
 		return
 	}
-	if l.guarded {
-		l.complain(l.rescan())
-		return
+	for _, c := range *l.users.Load() {
+		for _, n := range slices.Backward(c.bound()) {
+			if n == l {
+				break
+			}
+			n.mu.Lock()
+			if b, ok := n.band(); ok && n.rec != nil && !n.guarded && n.held() {
+				r, err := n.reading(time.Now())
+				if err == nil && r.real+b.width() >= b.base {
+					err = n.standGuard(r.at, "an inner limit is near")
+				}
+				n.complain(err)
+			}
+			n.mu.Unlock()
+		}
 	}
-	r, err := l.reading(now)
-	if err != nil {
-		l.complain(err)
-		return
-	}
-	high, _ := l.high.Bytes()
-	move := onHigh(b, high, &l.trail, r)
-	l.trail.add(r)
-	if move.kind == stay {
-		l.quietly()
-		return
-	}
-	l.complain(l.apply(b, move, r))
 }
 
 // quietly does not listen for a while.
 func (l *level) quietly() {
 	fd := l.watched
-	if fd < 0 {
+	if fd < 0 || l.quiet {
 		return
 	}
+	l.quiet = true
 	l.fs.watch.remove(fd)
 	l.fs.watch.after(highPause, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.watched == fd {
+		again := l.quiet && l.watched == fd
+		l.quiet = false
+		if again {
 			l.complain(l.fs.watch.add(fd, epollPri, l.notified))
 		}
 	})
@@ -292,7 +351,9 @@ func (l *level) always() bool {
 	return false
 }
 
-// sample is the level's look on the shared sampler.
+// sample is the level's look on the shared sampler. What it calls for is done
+// elsewhere, over a reading of its own: memory.high below usage makes the
+// kernel reclaim in the writer's name.
 func (l *level) sample(now time.Time) time.Duration {
 	if !l.mu.TryLock() {
 		return sampleSoonest // somebody is busy here: he looks too
@@ -310,25 +371,30 @@ func (l *level) sample(now time.Time) time.Duration {
 		return sampleLatest
 	}
 	slope, _ := l.trail.slope(r)
-	move := guardMove{kind: stay}
-	high, _ := l.high.Bytes()
-	switch {
-	case l.guarded && l.stuck(now):
-		move = guardMove{kind: letGo, high: b.top, why: "nobody held it at its limit"}
-		l.fs.log.Warn("guard stood at the limit and nothing was frozen; the kernel decides", "cgroup", l.dir.path)
-	case l.guarded && !l.always():
-		move = whileGuarded(b, l.since, &l.trail, r)
-	case !l.guarded:
-		move = whileIdle(b, high, &l.trail, r)
-	}
+	move := l.consider(b, r)
 	l.trail.add(r)
 	if l.guarded || move.kind != stay {
-		go l.carry(move, r)
+		go l.carry()
 	}
 	if l.guarded {
 		return sampleSoonest
 	}
 	return interval(r.real, b.limit, timeTo(b.limit, r.real, slope)) * 2
+}
+
+// consider decides over a reading that no event brought. l.mu is held.
+func (l *level) consider(b band, r reading) guardMove {
+	high, _ := l.high.Bytes()
+	switch {
+	case l.guarded && l.stuck(r.at):
+		return guardMove{kind: letGo, high: b.top, why: "nobody held it at its limit"}
+	case l.guarded && l.always():
+		return guardMove{kind: stay}
+	case l.guarded:
+		return whileGuarded(b, l.since, &l.trail, r)
+	default:
+		return whileIdle(b, high, &l.trail, r)
+	}
 }
 
 // glance is reading, but for what is far from its limit: there all memory is
@@ -341,23 +407,20 @@ func (l *level) glance(b band, now time.Time) (reading, error) {
 	return l.reading(now)
 }
 
-// carry does in its own time what sample decided.
-func (l *level) carry(m guardMove, r reading) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b, ok := l.band()
-	if l.rec == nil || !ok || !l.held() || l.scores.resting || l.scores.doomed {
-		return
-	}
-	if !l.guarded && m.kind == letGo {
-		return
-	}
-	l.complain(l.apply(b, m, r))
-	l.complain(l.rescan())
-	l.marks = nil
-	if l.guarded {
-		l.marks = l.usages()
-	}
+// carry does in its own time what sample saw reason for.
+func (l *level) carry() {
+	l.decide(func(b band, r reading) guardMove {
+		l.complain(l.rescan())
+		l.marks = nil
+		if l.guarded {
+			l.marks = l.usages()
+		}
+		move := l.consider(b, r)
+		if l.guarded && move.kind == letGo && l.stuck(r.at) {
+			l.fs.log.Warn("nothing was frozen at its limit; the kernel decides", "cgroup", l.dir.path)
+		}
+		return move
+	})
 }
 
 // stuck reports whether the limit has been hit for a while and still is.

@@ -62,6 +62,7 @@ type level struct {
 	hit     atomic.Int64 // when the limit was last hit, Unix nanoseconds
 	firstOf atomic.Int64 // when it was first hit in this row
 	watched int          // the descriptor in the watch, -1 for none
+	quiet   bool         // it is out of the watch for a moment
 	notes   []int32      // inotify
 }
 
@@ -265,7 +266,7 @@ func (l *level) listen() error {
 		}
 		l.notes = append(l.notes, wd)
 	}
-	l.watched = int(f.Fd())
+	l.watched, l.quiet = int(f.Fd()), false
 	return l.fs.watch.add(l.watched, unix.EPOLLPRI, l.notified)
 }
 
