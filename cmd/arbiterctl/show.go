@@ -34,7 +34,9 @@ func (a *app) show() *cobra.Command {
 func (a *app) showCase(c *casebook.Full) error {
 	f := &fields{w: a.stdout}
 	a.showHead(f, c.Record)
-	f.section("plan")
+	if len(c.Plan) > 0 {
+		f.section("plan")
+	}
 	for _, l := range c.Plan {
 		f.item(l)
 	}
