@@ -10,7 +10,6 @@ import (
 type Env struct {
 	NodeBytes         uint64   // the node's memory
 	BorrowBudgetBytes uint64   // [budget] borrowed
-	HeldBudget        int      // [budget] held
 	Uploads           []string // names of [upload.NAME]; nil: not known
 }
 
@@ -41,9 +40,9 @@ func lintRule(r *Rule, env Env) Diagnostics {
 	}
 	limit := worstLimit(r, env)
 	lintBorrowed(r, limit, env, warn)
-	if need := r.Verdict.Raise.Of(limit); r.Verdict.Do == Resume && env.NodeBytes > 0 && add(limit, need) > env.NodeBytes {
-		warn(r.Pos, "verdict.raise", "", "resumed with %s more room a container may use up to %s, and this node has %s",
-			r.Verdict.Raise, FormatBytes(add(limit, need)), FormatBytes(env.NodeBytes))
+	if most := resumedTo(r, limit); env.NodeBytes > 0 && most > env.NodeBytes {
+		warn(r.Pos, "verdict.raise", "", "after %d resumes with %s more room each a container may use up to %s, and this node has %s",
+			r.Verdict.Resumes, r.Verdict.Raise, FormatBytes(most), FormatBytes(env.NodeBytes))
 	}
 	for _, s := range r.Steps {
 		if o, ok := s.Options.(UploadOptions); ok && env.Uploads != nil && !slices.Contains(env.Uploads, o.To) {
@@ -53,11 +52,24 @@ func lintRule(r *Rule, env Env) Diagnostics {
 	return out
 }
 
+// resumedTo is the limit of a container that was resumed as often as it may be.
+func resumedTo(r *Rule, limit uint64) uint64 {
+	if r.Verdict.Do != Resume && r.Verdict.Otherwise != Resume {
+		return 0
+	}
+	each := float64(r.Verdict.Raise.Of(limit))
+	return uint64(min(float64(limit)+each*float64(r.Verdict.Resumes), 1<<63))
+}
+
 // lintBorrowed compares what the rule's steps may borrow with the budget.
 func lintBorrowed(r *Rule, limit uint64, env Env, warn func(Position, string, string, string, ...any)) {
 	budget := env.BorrowBudgetBytes
 	if budget == 0 {
 		return
+	}
+	if need := r.Verdict.Raise.Of(limit); need > budget && (r.Verdict.Do == Resume || r.Verdict.Otherwise == Resume) {
+		warn(r.Pos, "verdict.raise", "raise [budget] borrowed", "a resume takes up to %s, and the budget lends %s: it fails then",
+			FormatBytes(need), FormatBytes(budget))
 	}
 	var kept uint64
 	for _, s := range r.Steps {

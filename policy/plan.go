@@ -152,6 +152,8 @@ func (p *Plan) measure(f Facts) {
 	if lend, ok := f.BorrowableBytes.Bytes(); ok && p.Borrowed > lend {
 		p.note("the plan borrows up to %s and the budget lends %s more: steps beyond it fail",
 			FormatBytes(p.Borrowed), FormatBytes(lend))
+	} else if ok && p.Granted > lend {
+		p.note("the resume takes %s and the budget lends %s more: then otherwise", FormatBytes(p.Granted), FormatBytes(lend))
 	}
 	p.MaxHold = p.maxHold(steps)
 }

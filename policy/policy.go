@@ -163,7 +163,7 @@ type Verdict struct {
 	Do        VerdictKind   `toml:"do" values:"kill|resume|hold|none" also:"kill where the trigger holds, else none" doc:"kill it, resume it with more room, hold it for an operator, or none: leave it alone (only where the trigger does not hold)."`
 	Kill      KillScope     `toml:"kill" default:"container" values:"container|largest" doc:"What a kill ends: the whole container or its largest process."`
 	TermGrace time.Duration `toml:"term-grace" also:"0s" doc:"A kill first lends verdict.raise (25% if not given), thaws, sends SIGTERM and waits this long. 0s: SIGKILL at once."`
-	Raise     Size          `toml:"raise" doc:"resume, required there: the room above the original limit that the container goes on with. Not compounding: a second resume gives the same limit again."`
+	Raise     Size          `toml:"raise" doc:"resume, required there: how much more room the container goes on with, in bytes or as a share of the original limit. Not compounding: each resume adds the same."`
 	RaiseFor  time.Duration `toml:"raise-for" default:"1h" doc:"resume: after this the limit is lowered again as soon as usage fits under it. 0s: never."`
 	Resumes   int           `toml:"resumes" default:"3" doc:"resume: how often one container is resumed; then verdict.otherwise."`
 	HoldFor   time.Duration `toml:"hold-for" default:"15m" doc:"hold: how long to wait for an operator after the steps; then verdict.otherwise."`
@@ -235,6 +235,6 @@ type Plan struct {
 	Why      string        // why Do differs from Verdict.Do ("3 of 3 resumes used"), else empty
 	MaxHold  time.Duration // the longest that the container can stand still, hold-for included
 	Borrowed uint64        // the most bytes borrowed at once
-	Granted  uint64        // resume: the bytes above the original limit that it goes on with
+	Granted  uint64        // resume: the bytes that this one adds, beyond what earlier ones granted
 	Notes    []string      // what else the facts changed ("within the cooldown: steps skipped")
 }
