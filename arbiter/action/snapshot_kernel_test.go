@@ -86,6 +86,9 @@ func openCgroup(t *testing.T, path string, handle func(cgroup.Event)) cgroup.Cgr
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, ok := cg.(Reclaimer); !ok {
+		t.Errorf("%T cannot reclaim", cg)
+	}
 	return cg
 }
 
