@@ -229,14 +229,14 @@ func (d *daemon) awaitHold(c *container) (found api.Hold) {
 func (d *daemon) awaitClosed(c *container) (found *casebook.Record) {
 	d.t.Helper()
 	eventually(d.t, long, "the case of "+c.String()+" is closed", func() error {
-		var l casebook.Listing
-		if err := d.try(&l, "cases", "--container", c.id); err != nil {
+		var cases []*casebook.Record
+		if err := d.try(&cases, "cases", "--container", c.id); err != nil {
 			return err
 		}
-		if len(l.Cases) == 0 {
+		if len(cases) == 0 {
 			return errors.New("no case")
 		}
-		found = l.Cases[0]
+		found = cases[0]
 		if found.State != "closed" {
 			return fmt.Errorf("case is %s", found.State)
 		}
