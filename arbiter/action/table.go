@@ -10,12 +10,14 @@ import (
 var table = []entry{
 	{"snapshot", of(newSnapshot)},
 	{"log", of(newLog)},
+	{"core-dump", of(newCoreDump)},
 	{"exec", of(newExec)},
 	{"signal", of(newSignal)},
 	{"raise", of(newRaise)},
 	{"reclaim", of(newReclaim)},
 	{"wait", of(newWait)},
 	{"webhook", of(newWebhook)},
+	{"upload", of(newUpload)},
 }
 
 type entry struct {
