@@ -39,6 +39,8 @@ type FS struct {
 	// are looked at or changed together.
 	flags sync.Mutex
 
+	background background
+
 	reservedMu sync.Mutex
 	reserved   []reservation
 	reservedAt time.Time

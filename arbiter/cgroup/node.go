@@ -32,9 +32,11 @@ type node struct {
 	members map[*v1]*share
 
 	// The rest is guarded by ledger.mu.
-	oom     *eventfd // out-of-memory notification
-	ladder  *ladder  // usage thresholds below the limit
-	watches []int32  // inotify
+	oom    *eventfd // out-of-memory notification
+	ladder *ladder  // usage thresholds below the limit
+	// ladderFor is the limit that ladder is, or is going to be, for.
+	ladderFor uint64
+	watches   []int32 // inotify
 	// handedOver says that the kernel is to decide at this limit for now.
 	handedOver bool
 }
@@ -149,6 +151,7 @@ func (n *node) watch() error {
 
 func (n *node) unwatch() {
 	n.oom.close()
+	n.ladderFor = 0
 	n.ladder.close()
 	for _, wd := range n.watches {
 		n.fs.watch.unnotify(wd)

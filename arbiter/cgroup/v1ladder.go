@@ -101,35 +101,62 @@ func (l *ladder) near(now height, unreclaimable uint64) (why string, near bool) 
 		left>>10, grown>>10, took.Round(time.Microsecond), eta.Round(time.Microsecond)), true
 }
 
-// setLadder puts thresholds below the limit of n in place of those it has.
-// n.mu is held.
+// setLadder puts thresholds below the limit of n in place of those it has. The
+// kernel waits for a grace period (some 10 ms) for each, so that happens in the
+// background, one node after the other. n.mu is held.
 func (n *node) setLadder(shown limits) {
 	n.ladder.close()
-	n.ladder = nil
-	rungs := rungsFor(shown.memory)
-	if len(rungs) == 0 || shown.memory >= noLimitBytes {
+	n.ladder, n.ladderFor = nil, shown.memory
+	if shown.memory < noLimitBytes && len(rungsFor(shown.memory)) > 0 {
+		n.fs.background.add(func() { n.buildLadder(shown.memory) })
+	}
+}
+
+// buildLadder registers the thresholds for a limit, unless it changed meanwhile.
+func (n *node) buildLadder(limit uint64) {
+	if !n.wantsLadder(limit) {
 		return
 	}
-	l := &ladder{limit: shown.memory, rungs: rungs}
+	l, err := n.newLadder(limit)
+	if err != nil {
+		n.fs.log.Debug("no usage thresholds", "cgroup", n.dir.path, "error", err)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.oom == nil || n.ladderFor != limit || n.ladder != nil {
+		l.close()
+		return
+	}
+	n.ladder = l
+}
+
+func (n *node) wantsLadder(limit uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.oom != nil && n.ladderFor == limit && n.ladder == nil
+}
+
+func (n *node) newLadder(limit uint64) (*ladder, error) {
+	l := &ladder{limit: limit, rungs: rungsFor(limit)}
 	usage, err := n.dir.number(fileUsage)
 	if err != nil {
-		return
+		return nil, err
 	}
 	l.step(height{time.Now(), usage})
-	for _, r := range rungs {
+	for i, r := range rungsFor(limit) { // l's own are in use once the first is registered
 		args := strconv.FormatUint(r.usage, 10)
-		if l.event == nil {
+		if i == 0 {
 			l.event, err = n.fs.newEventfd(n.dir, fileUsage, args, func() { n.climbed(l) })
 		} else {
 			err = l.event.register(n.dir, fileUsage, args)
 		}
 		if err != nil {
 			l.close()
-			n.fs.log.Debug("no usage thresholds", "cgroup", n.dir.path, "error", err)
-			return
+			return nil, err
 		}
 	}
-	n.ladder = l
+	return l, nil
 }
 
 func (l *ladder) close() {

@@ -95,7 +95,6 @@ func (g *Group) Start(l Load) *Child {
 	// cannot wait for one there and sends SIGSEGV. So the child gets none.
 	c.cmd.Env = []string{"GODEBUG=asyncpreemptoff=1", childEnv + "=" + string(spec), fmt.Sprintf("GOMAXPROCS=%d", l.Threads+2), "GOGC=off"}
 	c.cmd.ExtraFiles = []*os.File{shared}
-	c.cmd.Stderr = os.Stderr
 	gate, err := c.cmd.StdinPipe()
 	if err != nil {
 		g.t.Fatal(err)

@@ -270,22 +270,28 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// remove ends everything in the tree, whatever state a test left it in.
+// remove ends everything in the tree, whatever state a test left it in. All
+// hierarchies take turns: what one has frozen keeps the others from emptying.
 func (g *Group) remove() {
-	holds := g.holdFreezers()
-	for _, root := range append([]string{g.m.memory + g.Path, g.m.freezer + g.Path, g.m.unified + g.Path}, holds...) {
-		if root == g.Path {
-			continue // that hierarchy is not mounted
+	var roots []string
+	for _, mount := range []string{g.m.memory, g.m.freezer, g.m.unified} {
+		if mount != "" {
+			roots = append(roots, mount+g.Path)
 		}
-		for end := time.Now().Add(Patience); ; time.Sleep(5 * time.Millisecond) {
-			err := sweep(root)
-			if err == nil {
-				break
-			}
-			if time.Now().After(end) {
-				g.t.Errorf("left behind: %v", err)
-				break
-			}
+	}
+	roots = append(roots, g.holdFreezers()...)
+	for end := time.Now().Add(Patience); ; time.Sleep(5 * time.Millisecond) {
+		var errs []error
+		for _, root := range roots {
+			errs = append(errs, sweep(root))
+		}
+		err := errors.Join(errs...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			g.t.Errorf("left behind: %v", err)
+			return
 		}
 	}
 }
