@@ -121,6 +121,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { e.watchNode(ctx) })
 	wg.Go(func() { e.prune(ctx) })
+	uploads := action.Uploader{Cases: e.book.Dir(), Targets: e.opts.Uploads, Log: e.log.Named("upload")}
+	wg.Go(func() { uploads.Run(ctx) })
 	var err error
 	select {
 	case <-ctx.Done():
