@@ -169,6 +169,37 @@ func TestFinishIsCutShort(t *testing.T) {
 	}
 }
 
+// A daemon that dies between the verdict and the sums leaves them to the next.
+func TestFinishLeft(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := openBook(t, dir, Limits{})
+	c := create(t, b, "20261121T061502-7f3a")
+	f, err := c.Artifacts("core-dump").Create("core.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteAt([]byte("abc"), 0)
+	f.Close()
+	closeCase(t, c, opened)
+	b.Close()
+	b = openBook(t, dir, Limits{})
+	if cases, err := b.Interrupted(); err != nil || len(cases) != 0 {
+		t.Errorf("a closed case as interrupted: %v, %v", cases, err)
+	}
+	for range 2 {
+		if err := b.FinishLeft(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := b.Get("7f3a")
+	sum := sha256.Sum256([]byte("abc"))
+	want := []Artifact{{Name: "core.1", Step: "core-dump", Size: 3, SHA256: hex.EncodeToString(sum[:])}}
+	if diff := cmp.Diff(want, r.Artifacts); err != nil || diff != "" || r.Outcome != OutcomeKill {
+		t.Errorf("%v, %v, artifacts (-want +got):\n%s", r, err, diff)
+	}
+}
+
 func TestOpenArtifactRefusesPaths(t *testing.T) {
 	t.Parallel()
 	b := openBook(t, t.TempDir(), Limits{})

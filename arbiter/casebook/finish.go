@@ -114,7 +114,8 @@ func (c *Case) Open(name string) (*os.File, error) {
 }
 
 // Remove removes a finished artifact, once another one replaces it (the
-// compressed one, say).
+// compressed one, say). It first waits until the others are on the disk: a
+// power cut must not take both.
 func (c *Case) Remove(name string) error {
 	c.disk.Lock()
 	err := c.ready()
@@ -122,6 +123,9 @@ func (c *Case) Remove(name string) error {
 	c.disk.Unlock()
 	if err == nil {
 		err = checkName(name)
+	}
+	if err == nil {
+		err = c.sync(root, name)
 	}
 	if err != nil {
 		return fmt.Errorf("remove artifact %q: %w", name, err)
@@ -143,4 +147,54 @@ func (c *Case) Remove(name string) error {
 	c.files = slices.DeleteFunc(c.files, func(f *File) bool { return f.is(name) })
 	c.stored = slices.DeleteFunc(c.stored, func(a Artifact) bool { return a.Name == name })
 	return nil
+}
+
+// sync makes every artifact but one durable.
+func (c *Case) sync(root *os.Root, but string) error {
+	c.mu.Lock()
+	files := slices.Clone(c.files)
+	c.mu.Unlock()
+	for _, file := range files {
+		if file.is(but) || !file.is(file.name) {
+			continue
+		}
+		f, err := root.Open(filepath.Join(artifactsDir, file.name))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncDir(root, artifactsDir)
+}
+
+// FinishLeft sums the artifacts of closed cases that an earlier daemon did not
+// live to sum. It may take long; it ends with ctx.
+func (b *Book) FinishLeft(ctx context.Context) error {
+	ids, err := b.ids()
+	if err != nil {
+		return fmt.Errorf("finish artifacts: %w", err)
+	}
+	var errs []error
+	for _, id := range ids {
+		r, err := b.record(id)
+		if err != nil || r.Closed.IsZero() || b.liveCase(id) != nil || !unsummed(r) {
+			continue // corrupt ones are told by List
+		}
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
+		c, err := b.reopen(r)
+		if err == nil {
+			_, err = c.Finish(ctx)
+			err = errors.Join(err, c.Save(r))
+		}
+		errs = append(errs, err, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func unsummed(r *Record) bool {
+	return slices.ContainsFunc(r.Artifacts, func(a Artifact) bool { return !a.Partial && a.SHA256 == "" && a.Why == "" })
 }
