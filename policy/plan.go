@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -152,7 +151,8 @@ func (p *Plan) measure(f Facts) {
 	if lend, ok := f.BorrowableBytes.Bytes(); ok && p.Borrowed > lend {
 		p.note("the plan borrows up to %s and the budget lends %s more: steps beyond it fail",
 			FormatBytes(p.Borrowed), FormatBytes(lend))
-	} else if ok && p.Granted > lend {
+	}
+	if lend, ok := f.BorrowableBytes.Bytes(); ok && p.Granted > lend {
 		p.note("the resume takes %s and the budget lends %s more: then otherwise", FormatBytes(p.Granted), FormatBytes(lend))
 	}
 	p.MaxHold = p.maxHold(steps)
@@ -188,9 +188,4 @@ func addTime(a, b time.Duration) time.Duration {
 		return math.MaxInt64
 	}
 	return a + b
-}
-
-// Index is the place of the step with a name in the plan, or -1.
-func (p Plan) Index(name string) int {
-	return slices.IndexFunc(p.Steps, func(s Step) bool { return s.Name == name })
 }
