@@ -3,6 +3,7 @@ package dump
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -37,7 +38,7 @@ type taking struct {
 
 // take looks at a stopped process: its mappings, which pages exist, and the
 // notes. It reads no memory but the first bytes of files.
-func take(pid int, threads []noteThread, how taking) (*image, error) {
+func take(ctx context.Context, pid int, threads []noteThread, how taking) (*image, error) {
 	im := &image{pid: pid, dir: processDir(pid)}
 	smaps, err := os.Open(im.dir.path("smaps"))
 	if err != nil {
@@ -56,7 +57,7 @@ func take(pid int, threads []noteThread, how taking) (*image, error) {
 	if im.mem, err = os.Open(im.dir.path("mem")); err != nil {
 		return nil, gone(err)
 	}
-	if err := im.addSegments(threads, how.skipSwapped); err != nil {
+	if err := im.addSegments(ctx, threads, how.skipSwapped); err != nil {
 		im.close()
 		return nil, err
 	}
@@ -69,8 +70,8 @@ func take(pid int, threads []noteThread, how taking) (*image, error) {
 
 func (im *image) close() { im.mem.Close() }
 
-func (im *image) addSegments(threads []noteThread, skipSwapped bool) error {
-	pages, err := openPagemap(im.dir.path("pagemap"))
+func (im *image) addSegments(ctx context.Context, threads []noteThread, skipSwapped bool) error {
+	pages, err := openPagemap(ctx, im.dir.path("pagemap"))
 	if err != nil {
 		return gone(err)
 	}
@@ -83,7 +84,9 @@ func (im *image) addSegments(threads []noteThread, skipSwapped bool) error {
 	for i := range im.vmas {
 		v := &im.vmas[i]
 		spans, err := im.spans(pages, *v)
-		if err != nil {
+		if err != nil && ctx.Err() != nil {
+			im.missing.add("%d bytes at %#x were not looked at: %v", v.size(), v.Start, err)
+		} else if err != nil {
 			return err
 		}
 		spans = im.leaveSwapped(spans, skipSwapped)
@@ -114,11 +117,11 @@ func (im *image) spans(pages *pagemap, v vma) ([]span, error) {
 	case !v.file() && v.RSSKiB == 0 && v.SwapKiB == 0 && !v.Huge:
 		return nil, nil // spares a scan of what is only reserved
 	case !v.file() || v.Huge:
-		return pages.spans(v.Start, v.End)
+		return pages.of(v)
 	}
 	f := im.choose.open(v)
 	if f == nil {
-		spans, err := pages.spans(v.Start, v.End)
+		spans, err := pages.of(v)
 		for i := range spans {
 			spans[i].File = false // read them where the process sees them
 		}
@@ -130,7 +133,7 @@ func (im *image) spans(pages *pagemap, v vma) ([]span, error) {
 	if err != nil || v.Shared {
 		return data, err
 	}
-	mapped, err := pages.spans(v.Start, v.End)
+	mapped, err := pages.of(v)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +144,7 @@ func (im *image) spans(pages *pagemap, v vma) ([]span, error) {
 // unless the process has its own copy.
 func (im *image) headerSpan(pages *pagemap, v vma) ([]span, error) {
 	first := span{Start: v.Start, End: v.Start + pageSize, File: true}
-	mapped, err := pages.spans(first.Start, first.End)
+	mapped, err := pages.spans(first.Start, first.End, pageSize)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (h *helper) run(ctx context.Context, args []string, stdin io.Reader) error 
 	if err := h.stop(ctx); err != nil {
 		return err
 	}
-	images := h.images()
+	images := h.images(ctx)
 	h.save(ctx, images)
 	h.tracer.detach()
 	h.report.Stopped = time.Since(h.since)
@@ -149,7 +149,7 @@ func (h *helper) order() (order, error) {
 
 // images takes the image of every target before any memory is written: the
 // registers, mappings and page tables of one instant.
-func (h *helper) images() []*image {
+func (h *helper) images(ctx context.Context) []*image {
 	h.report.Cores = make([]Core, len(h.req.Targets))
 	images := make([]*image, len(h.req.Targets))
 	for i, t := range h.req.Targets {
@@ -159,7 +159,7 @@ func (h *helper) images() []*image {
 			core.fail(fmt.Errorf("process %d: %w", t.Pid, ErrGone))
 			continue
 		}
-		im, err := h.image(t.Pid, core)
+		im, err := h.image(ctx, t.Pid, core)
 		if err != nil {
 			core.fail(err)
 			continue
@@ -169,7 +169,7 @@ func (h *helper) images() []*image {
 	return images
 }
 
-func (h *helper) image(pid int, core *Core) (*image, error) {
+func (h *helper) image(ctx context.Context, pid int, core *Core) (*image, error) {
 	list, untraced := h.tracer.of(pid), h.report.Untraced
 	if err := h.untraced[pid]; err != nil {
 		untraced = err.Error()
@@ -181,7 +181,7 @@ func (h *helper) image(pid int, core *Core) (*image, error) {
 	if len(threads) == 0 {
 		return nil, fmt.Errorf("process %d: %w: no thread is left (%v)", pid, ErrGone, missed.all())
 	}
-	im, err := take(pid, threads, taking{h.req.Filter, h.req.SkipSwapped})
+	im, err := take(ctx, pid, threads, taking{h.req.Filter, h.req.SkipSwapped})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package dump
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,25 +24,28 @@ type span struct {
 
 // A pagemap tells which pages of a process exist, without touching them.
 type pagemap struct {
-	f    *os.File // /proc/PID/pagemap
-	scan bool     // PAGEMAP_SCAN works (Linux 6.7)
+	ctx  context.Context // a look at terabytes takes its time
+	f    *os.File        // /proc/PID/pagemap
+	scan bool            // PAGEMAP_SCAN works (Linux 6.7)
 	buf  []byte
 	vec  []pageRegion
 }
 
-func openPagemap(path string) (*pagemap, error) {
+func openPagemap(ctx context.Context, path string) (*pagemap, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open pagemap: %w", err)
 	}
-	return &pagemap{f: f, scan: true}, nil
+	return &pagemap{ctx: ctx, f: f, scan: true}, nil
 }
 
 func (p *pagemap) close() error { return p.f.Close() }
 
-// spans lists what exists in [start, end) in ascending order. Pages that are
-// mapped to the kernel's page of zeros count as never touched.
-func (p *pagemap) spans(start, end uint64) ([]span, error) {
+// spans lists what exists of [start, end) in ascending order. Pages that are
+// mapped to the kernel's page of zeros count as never touched. resident is how
+// many bytes exist there, page of zeros aside. What was found comes with an
+// error, too.
+func (p *pagemap) spans(start, end, resident uint64) ([]span, error) {
 	if p.scan {
 		spans, err := p.spansByScan(start, end)
 		// ENOTTY: older than 6.7. EINVAL: a kernel that does not know one of
@@ -51,7 +55,12 @@ func (p *pagemap) spans(start, end uint64) ([]span, error) {
 		}
 		p.scan = false
 	}
-	return p.spansByRead(start, end)
+	return p.spansByRead(start, end, resident)
+}
+
+// of lists what exists of a mapping.
+func (p *pagemap) of(v vma) ([]span, error) {
+	return p.spans(v.Start, v.End, (v.RSSKiB+v.SwapKiB)<<10)
 }
 
 // pageRegion and pmScanArg are struct page_region and struct pm_scan_arg of
@@ -83,6 +92,9 @@ func (p *pagemap) spansByScan(start, end uint64) ([]span, error) {
 	}
 	var spans []span
 	for start < end {
+		if p.ctx.Err() != nil {
+			return spans, context.Cause(p.ctx)
+		}
 		arg := pmScanArg{
 			size: uint64(unsafe.Sizeof(pmScanArg{})), start: start, end: end,
 			vec: uint64(uintptr(unsafe.Pointer(&p.vec[0]))), vecLen: uint64(len(p.vec)),
@@ -108,18 +120,24 @@ func (p *pagemap) spansByScan(start, end uint64) ([]span, error) {
 
 // Bits of a pagemap entry, Documentation/admin-guide/mm/pagemap.rst.
 const (
-	entryFile    = 1 << 61
-	entrySwapped = 1 << 62
-	entryPresent = 1 << 63
+	entryExclusive = 1 << 56 // mapped once: a page proper, not the page of zeros
+	entryFile      = 1 << 61
+	entrySwapped   = 1 << 62
+	entryPresent   = 1 << 63
 )
 
-// spansByRead reads 8 bytes for each page, touched or not.
-func (p *pagemap) spansByRead(start, end uint64) ([]span, error) {
+// spansByRead reads 8 bytes for each page, touched or not: two gigabytes for a
+// terabyte. It ends early where it has seen all that is resident.
+func (p *pagemap) spansByRead(start, end, resident uint64) ([]span, error) {
 	if p.buf == nil {
 		p.buf = make([]byte, 512<<10)
 	}
 	var spans []span
-	for start < end {
+	seen := uint64(0)
+	for start < end && (seen < resident || seen == 0) {
+		if p.ctx.Err() != nil {
+			return spans, context.Cause(p.ctx)
+		}
 		want := min(uint64(len(p.buf)), (end-start)/pageSize*8)
 		n, err := p.f.ReadAt(p.buf[:want], int64(start/pageSize*8))
 		if n < 8 {
@@ -130,6 +148,9 @@ func (p *pagemap) spansByRead(start, end uint64) ([]span, error) {
 		}
 		for i := 0; i+8 <= n; i += 8 {
 			e := binary.LittleEndian.Uint64(p.buf[i:])
+			if e&(entryExclusive|entrySwapped) != 0 {
+				seen += pageSize
+			}
 			if e&(entryPresent|entrySwapped) != 0 {
 				spans = appendSpan(spans, span{start, start + pageSize, e&entryFile != 0, e&entrySwapped != 0})
 			}

@@ -1,6 +1,7 @@
 package dump
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -210,21 +211,45 @@ func (w *writer) readFile(chunk []item, buf []byte) {
 	}
 }
 
-// write writes the chunk's items, those together that lie together.
+// write writes the chunk's items, those together that lie together, and leaves
+// pages of zeros out: they are the hole that the file has there already.
 func (w *writer) write(chunk []item, buf []byte) error {
-	at := uint64(0)
+	at, written := uint64(0), uint64(0)
 	for i := 0; i < len(chunk); {
 		start, size := chunk[i].offset(), uint64(0)
 		for ; i < len(chunk) && chunk[i].offset() == start+size; i++ {
 			size += chunk[i].size
 		}
-		if _, err := w.out.WriteAt(buf[at:at+size], int64(start)); err != nil {
-			return fmt.Errorf("write core: %w", errors.Unwrap(err))
+		for from, to := range filled(buf[at : at+size]) {
+			if _, err := w.out.WriteAt(buf[at+from:at+to], int64(start+from)); err != nil {
+				return fmt.Errorf("write core: %w", errors.Unwrap(err))
+			}
+			written += to - from
 		}
 		at += size
 	}
-	w.written.Add(at)
-	return w.floor(at)
+	w.written.Add(written)
+	return w.floor(written)
+}
+
+// filled lists the runs of pages that are not zero.
+func filled(b []byte) iter.Seq2[uint64, uint64] {
+	return func(yield func(from, to uint64) bool) {
+		var zero [pageSize]byte
+		from, at := 0, 0
+		for ; at < len(b); at += pageSize {
+			if !bytes.Equal(b[at:at+pageSize], zero[:]) {
+				continue
+			}
+			if from < at && !yield(uint64(from), uint64(at)) {
+				return
+			}
+			from = at + pageSize
+		}
+		if from < at {
+			yield(uint64(from), uint64(at))
+		}
+	}
 }
 
 var errFloor = errors.New("the disk's free space is at its floor")
