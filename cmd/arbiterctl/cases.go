@@ -152,6 +152,9 @@ func outcome(r *casebook.Record) string {
 	if r.Closed.IsZero() {
 		return "open: " + r.State
 	}
+	if r.Mode == policy.Observe {
+		return string(r.Outcome) + " (observed)"
+	}
 	return string(r.Outcome)
 }
 

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,9 +50,18 @@ func (a *app) printHolds(holds []api.Hold) error {
 	if err := a.holdTable(a.stdout, holds); err != nil {
 		return err
 	}
-	id := holds[0].ID
-	a.hint("\nnext: arbiterctl show %s | resume %s --raise 25%% | kill %s | extend %s 10m", id, id, id, id)
+	a.hint("\nnext: arbiterctl show %s | %s", holds[0].ID, orders(holds[0].ID, holds[0].State))
 	return nil
+}
+
+// orders are the commands that may be given about an open case. Only a case
+// that waits for an operator can be extended.
+func orders(id, state string) string {
+	text := fmt.Sprintf("resume %s --raise 25%% | kill %s", id, id)
+	if state == "waiting" {
+		text += fmt.Sprintf(" | extend %s 10m", id)
+	}
+	return text
 }
 
 func (a *app) holdTable(w io.Writer, holds []api.Hold) error {
@@ -95,17 +106,25 @@ func (a *app) watchHolds(ctx context.Context) error {
 		if a.output == "json" {
 			return enc.Encode(holds)
 		}
-		if isTerminal(a.stdout) {
-			if _, err := io.WriteString(a.stdout, clearScreen); err != nil {
-				return err
-			}
-		}
-		return a.printHolds(holds)
+		return a.redraw(holds)
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil // interrupted: that is how a watch ends
 	}
 	return err
+}
+
+// redraw prints the list anew: in the same place for somebody who watches,
+// below the last one for a file.
+func (a *app) redraw(holds []api.Hold) error {
+	head := a.now().UTC().Format(time.TimeOnly) + " UTC, " + count(len(holds), "container") + " held\n"
+	if isTerminal(a.stdout) {
+		head = clearScreen + head
+	}
+	if _, err := io.WriteString(a.stdout, head); err != nil || len(holds) == 0 {
+		return err
+	}
+	return a.holdTable(a.stdout, holds)
 }
 
 // watchKey tells two lists apart by what is worth printing again.

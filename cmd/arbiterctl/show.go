@@ -55,7 +55,7 @@ func (a *app) showCase(c *casebook.Full) error {
 	}
 	switch {
 	case c.Closed.IsZero():
-		a.hint("\nnext: arbiterctl resume %s --raise 25%% | kill %s | extend %s 10m", c.ID, c.ID, c.ID)
+		a.hint("\nnext: arbiterctl %s", orders(c.ID, c.State))
 	case len(c.Artifacts) > 0:
 		a.hint("\nnext: arbiterctl get %s | report %s", c.ID, c.ID)
 	}
