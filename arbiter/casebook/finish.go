@@ -15,7 +15,8 @@ import (
 
 // Finish makes the artifacts durable and sums those that were not written in
 // order. It reads what may be gigabytes: call it after the verdict. What ctx
-// cuts short has no sum in the record. It returns the list for the record.
+// cuts short has no sum in the record, until FinishLeft comes by. It returns
+// the list for the record.
 func (c *Case) Finish(ctx context.Context) ([]Artifact, error) {
 	c.disk.Lock()
 	err := c.ready()
@@ -46,8 +47,8 @@ func (f *File) finish(ctx context.Context, root *os.Root) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sha = sha
-	if err != nil {
-		f.sha, f.reason = "", err.Error()
+	if err != nil && ctx.Err() == nil {
+		f.reason = err.Error()
 	}
 	return err
 }
@@ -64,7 +65,7 @@ func (c *Case) finishStored(ctx context.Context, root *os.Root) error {
 		}
 		sha, err := seal(ctx, root, a.Name, "")
 		stored[i].SHA256 = sha
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			stored[i].Why = err.Error()
 		}
 		errs = append(errs, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -117,14 +118,19 @@ func (a *app) watchHolds(ctx context.Context) error {
 // redraw prints the list anew: in the same place for somebody who watches,
 // below the last one for a file.
 func (a *app) redraw(holds []api.Hold) error {
-	head := a.now().UTC().Format(time.TimeOnly) + " UTC, " + count(len(holds), "container") + " held\n"
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s UTC, %s held\n", a.now().UTC().Format(time.TimeOnly), count(len(holds), "container"))
+	if len(holds) > 0 {
+		if err := a.holdTable(&b, holds); err != nil {
+			return err
+		}
+	}
+	view := b.String()
 	if isTerminal(a.stdout) {
-		head = clearScreen + head
+		view = clearScreen + fit(a.stdout, view) + "\r\n"
 	}
-	if _, err := io.WriteString(a.stdout, head); err != nil || len(holds) == 0 {
-		return err
-	}
-	return a.holdTable(a.stdout, holds)
+	_, err := io.WriteString(a.stdout, view)
+	return err
 }
 
 // watchKey tells two lists apart by what is worth printing again.

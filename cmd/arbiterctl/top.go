@@ -76,7 +76,7 @@ func (a *app) runTop(ctx context.Context, interval time.Duration, times int) err
 func fit(w io.Writer, view string) string {
 	columns, rows := screenSize(w)
 	lines := strings.Split(strings.TrimSuffix(view, "\n"), "\n")
-	lines = lines[:min(len(lines), rows)]
+	lines = lines[:min(len(lines), rows-1)]
 	for i, l := range lines {
 		if r := []rune(l); len(r) > columns {
 			lines[i] = string(r[:columns])
