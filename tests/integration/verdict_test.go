@@ -32,10 +32,10 @@ for = "1m"
 timeout = "90s"
 `
 
-// shortWait is one that ends soon, and can be seen.
+// shortWait is one that ends by itself, but lasts long enough to be looked at.
 const shortWait = `[[rule.step]]
 action = "wait"
-for = "1s"
+for = "5s"
 `
 
 func group(t *testing.T, limit uint64) *testkit.Group {
