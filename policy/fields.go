@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,10 +97,8 @@ func (f field) checkChoice(s string) error {
 	if len(f.values) == 0 {
 		return nil
 	}
-	for _, v := range f.values {
-		if v == s {
-			return nil
-		}
+	if slices.Contains(f.values, s) {
+		return nil
 	}
 	return choiceError{s, f.values}
 }
@@ -131,7 +130,7 @@ func (f field) setDefault(v reflect.Value) error {
 		v.SetUint(n)
 		return err
 	case v.Kind() == reflect.Slice:
-		for _, s := range strings.Split(f.def, "|") {
+		for s := range strings.SplitSeq(f.def, "|") {
 			v.Set(reflect.Append(v, reflect.ValueOf(s)))
 		}
 		return nil

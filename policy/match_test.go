@@ -62,12 +62,12 @@ func TestMatchKeys(t *testing.T) {
 	for _, tt := range tests {
 		p := decode(t, "[[rule]]\nname = \"r\"\n[rule.match]\n"+tt.match+"\n")
 		rule, misses := p.Match(checkout(), LimitOf(256<<20), "jvm", OnLimit)
-		got := ""
+		var got strings.Builder
 		for _, m := range misses {
-			got += m.String()
+			got.WriteString(m.String())
 		}
-		if got != tt.miss || (rule != nil) != (tt.miss == "") {
-			t.Errorf("%s: rule %v, miss %q; want %q", tt.match, rule, got, tt.miss)
+		if got.String() != tt.miss || (rule != nil) != (tt.miss == "") {
+			t.Errorf("%s: rule %v, miss %q; want %q", tt.match, rule, got.String(), tt.miss)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 func TestPure(t *testing.T) {
 	t.Parallel()
 	allowed := []string{
-		"cmp", "crypto/sha256", "encoding", "encoding/hex", "encoding/json", "errors", "fmt", "iter", "math", "path",
+		"cmp", "crypto/sha256", "encoding", "encoding/hex", "encoding/json", "errors", "fmt", "iter", "maps", "math", "path",
 		"reflect", "regexp", "slices", "sort", "strconv", "strings", "sync", "time", "unicode/utf8",
 		"github.com/BurntSushi/toml", "github.com/arbiterd/arbiter/cri",
 	}

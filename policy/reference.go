@@ -144,7 +144,7 @@ func Markdown() string {
 	var b strings.Builder
 	b.WriteString("# The policy language\n\n")
 	b.WriteString("Generated from the types that decode it; `arbiterctl lint --explain KEY` prints one key.\n\n")
-	b.WriteString(unitsDoc)
+	b.WriteString(unitsDoc + "\n```toml\n" + exampleRule + "```\n")
 	for _, t := range Reference() {
 		level := "##"
 		title := t.Header
@@ -168,6 +168,38 @@ func Markdown() string {
 
 const unitsDoc = "Sizes need a unit: `B`, `KiB`, `MiB`, `GiB`, `TiB`, or `%` of the container's limit. " +
 	"So do durations: `ms`, `s`, `m`, `h`, `d`. A key that is not known is an error.\n"
+
+// exampleRule is a rule for the documentation.
+const exampleRule = `[[rule]]
+name = "jvm-heap"
+probe-deadline = "5m"
+
+[rule.match]                      # all keys given must match
+namespace = ["shop-*"]
+labels    = { team = "pay*" }
+runtime   = ["jvm"]
+not       = { container = ["istio-*"] }
+
+[rule.trigger]
+on       = "limit"                # the hard limit is reached, nothing can be reclaimed
+cooldown = "10m"
+
+[[rule.step]]
+action  = "heap-dump"
+timeout = "2m"
+raise   = "25%"                   # borrowed for this step only
+
+[[rule.step]]
+action    = "core-dump"
+timeout   = "1m"
+if-failed = ["heap-dump"]
+
+[rule.verdict]
+do        = "resume"
+raise     = "25%"
+resumes   = 1
+otherwise = "kill"
+`
 
 func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -212,5 +213,38 @@ func TestShippedPolicies(t *testing.T) {
 				t.Errorf("%s: %d rules for %s, want %d", name, got, cg, want)
 			}
 		}
+	}
+}
+
+var tomlBlock = regexp.MustCompile("(?s)```toml\n(.*?)```")
+
+// TestDocumentedPolicies: every policy in the documentation is decoded without
+// a word from lint, and planned.
+func TestDocumentedPolicies(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, pattern := range []string{"../*.md", "../etc/*.md", "../docs/*.md", "../etc/*/*.md"} {
+		names, _ := filepath.Glob(pattern)
+		for _, name := range names {
+			for _, block := range tomlBlock.FindAllSubmatch(readFile(t, name).Data, -1) {
+				if !bytes.Contains(block[1], []byte("[[rule")) {
+					continue
+				}
+				found++
+				p, diags := Decode([]File{{Name: name, Data: block[1]}})
+				if len(diags) > 0 {
+					t.Errorf("%s:\n%s\n%s", name, block[1], diags)
+				}
+				if p == nil {
+					continue
+				}
+				for _, r := range p.Rules {
+					checkPlan(t, r, Facts{}, MakePlan(r, Facts{Limit: LimitOf(1 << 28), Trigger: r.Trigger.On}))
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no policy found in the documentation")
 	}
 }

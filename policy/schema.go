@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ func tableSchema(t reflect.Type, more schema) (schema, error) {
 	props := schema{}
 	required := []string{}
 	for _, f := range fieldsOf(t) {
-		s, err := f.schema(t)
+		s, err := f.schema()
 		if err != nil {
 			return nil, err
 		}
@@ -51,15 +52,13 @@ func tableSchema(t reflect.Type, more schema) (schema, error) {
 			required = append(required, f.key)
 		}
 	}
-	for k, v := range more {
-		props[k] = v
-	}
+	maps.Copy(props, more)
 	return schema{"type": "object", "additionalProperties": false, "properties": props, "required": required}, nil
 }
 
 // schema is the schema of one key.
-func (f field) schema(parent reflect.Type) (schema, error) {
-	s, err := f.typeSchema(f.typ, parent)
+func (f field) schema() (schema, error) {
+	s, err := f.typeSchema(f.typ)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,7 @@ func (f field) schema(parent reflect.Type) (schema, error) {
 	return s, nil
 }
 
-func (f field) typeSchema(t, parent reflect.Type) (schema, error) {
+func (f field) typeSchema(t reflect.Type) (schema, error) {
 	text := func(pattern string) schema { return schema{"type": "string", "pattern": pattern} }
 	switch {
 	case t == sizeType && f.unit == "bytes":
@@ -114,7 +113,7 @@ func (f field) typeSchema(t, parent reflect.Type) (schema, error) {
 	case reflect.Bool:
 		return schema{"type": "boolean"}, nil
 	case reflect.Slice:
-		item, err := f.typeSchema(t.Elem(), parent)
+		item, err := f.typeSchema(t.Elem())
 		return schema{"type": "array", "items": item}, err
 	case reflect.Map:
 		return schema{"type": "object", "additionalProperties": schema{"type": "string"}}, nil
@@ -134,7 +133,7 @@ func notSchema(t reflect.Type) (schema, error) {
 		if f.key == "all" || f.key == "not" {
 			continue
 		}
-		s, err := f.schema(t)
+		s, err := f.schema()
 		if err != nil {
 			return nil, err
 		}
