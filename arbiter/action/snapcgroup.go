@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -241,18 +240,4 @@ func readTreeEntry(root *os.Root, own, dir string) treeEntry {
 		e.Processes = bytes.Count(b, []byte("\n"))
 	}
 	return e
-}
-
-// value is the first of a level's files that this kernel has.
-func (l level) value(names []string) (uint64, error) {
-	for _, name := range names {
-		if s, ok := l.Values[name]; ok {
-			n, err := strconv.ParseUint(s, 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", name, err) // "max"
-			}
-			return n, nil
-		}
-	}
-	return 0, fmt.Errorf("no %s: %w", names[0], fs.ErrNotExist)
 }
