@@ -28,7 +28,7 @@ type testEnv struct {
 	lent  uint64        // what Borrow was last asked for
 }
 
-func newTestEnv(t *testing.T) *testEnv {
+func newTestEnv(t testing.TB) *testEnv {
 	t.Helper()
 	e := &testEnv{
 		cg:    &fakeCgroup{path: "/kubepods/pod1/c1", usage: cgroup.Usage{Current: 220 << 20, Unreclaimable: 200 << 20, Limit: policy.LimitOf(256 << 20)}},
@@ -117,7 +117,7 @@ func (a *fakeArtifacts) Create(name string) (Artifact, error) {
 }
 
 // read is the content of a finished artifact, "" if there is none.
-func (a *fakeArtifacts) read(t *testing.T, name string) string {
+func (a *fakeArtifacts) read(t testing.TB, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(a.dir, name))
 	if err != nil && !os.IsNotExist(err) {
@@ -127,7 +127,7 @@ func (a *fakeArtifacts) read(t *testing.T, name string) string {
 }
 
 // names are all files, half-written ones too.
-func (a *fakeArtifacts) names(t *testing.T) []string {
+func (a *fakeArtifacts) names(t testing.TB) []string {
 	t.Helper()
 	entries, err := os.ReadDir(a.dir)
 	if err != nil {

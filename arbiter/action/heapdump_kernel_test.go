@@ -23,7 +23,7 @@ import (
 // A heldCase does with a real cgroup what the engine does around a step.
 type heldCase struct {
 	*testEnv
-	t      *testing.T
+	t      testing.TB
 	group  *testkit.Group
 	real   cgroup.Cgroup
 	events chan cgroup.Event
@@ -32,7 +32,7 @@ type heldCase struct {
 }
 
 // newHeldCase arms a fresh cgroup with a limit.
-func newHeldCase(t *testing.T, limit uint64) *heldCase {
+func newHeldCase(t testing.TB, limit uint64) *heldCase {
 	t.Helper()
 	testkit.Need(t, testkit.V1Memory, testkit.V1Freezer)
 	h := &heldCase{testEnv: newTestEnv(t), t: t, events: make(chan cgroup.Event, 1024)}
@@ -180,7 +180,7 @@ func leaks(h jvm.Heap) bool {
 
 // heldLeaker is a JVM that leaks past 256 MiB of container with a heap of
 // 1 GiB, in namespaces of its own, held at its limit.
-func heldLeaker(t *testing.T, home, gc string) (*heldCase, *jvmkit.Container) {
+func heldLeaker(t testing.TB, home, gc string) (*heldCase, *jvmkit.Container) {
 	t.Helper()
 	h := newHeldCase(t, 256<<20)
 	c := jvmkit.LeakerAtOnce(t, home, jvmkit.Options{UserNS: true, Place: h.group.Place},
@@ -194,6 +194,39 @@ func heldLeaker(t *testing.T, home, gc string) (*heldCase, *jvmkit.Container) {
 	})
 	h.hold()
 	return h, c
+}
+
+// BenchmarkKernelHeapDumpAtLimit is the experiment behind the figures of the
+// documentation: go test -run - -bench AtLimit -benchtime 20x
+func BenchmarkKernelHeapDumpAtLimit(b *testing.B) {
+	for name, home := range jvmkit.JDKs(b) {
+		for _, gc := range []string{"Serial", "Parallel", "G1"} {
+			b.Run(name+"/"+gc, func(b *testing.B) {
+				var valid, lent int
+				var took time.Duration
+				for range b.N {
+					h, c := heldLeaker(b, home, gc)
+					begun := time.Now()
+					_, err := h.running(newHeapDump(policy.HeapDumpOptions{Runtime: "auto", Via: "attach"}), 64<<20)
+					took += time.Since(begun)
+					heap, walk := h.findHeap()
+					ok := err == nil && walk == nil && leaks(heap) && h.group.Kills() == 0 && len(c.Leftovers(b)) == 0
+					if ok {
+						valid++
+					}
+					lent += int(h.peak >> 20)
+					b.Logf("valid %v, lent %d MiB, peak %d MiB, took %v, %v", ok, h.peak>>20,
+						h.group.Number("memory.max_usage_in_bytes")>>20, time.Since(begun).Round(time.Millisecond), err)
+					if err := h.real.Kill(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(valid)/float64(b.N), "valid/op")
+				b.ReportMetric(float64(lent)/float64(b.N), "lentMiB/op")
+				b.ReportMetric(took.Seconds()/float64(b.N), "s/op")
+			})
+		}
+	}
 }
 
 // One dump of each collector. Attempts are allowed for: near the limit one in
