@@ -186,6 +186,23 @@ var singleMistakes = []string{
 	`step = [{ action = "log", message = "x", on-failure = "ignore" }]`, `step = [{ action = "core-dump", filter = -1 }]`,
 }
 
+// TestExamplesTogether: the examples are a good policy together, too.
+func TestExamplesTogether(t *testing.T) {
+	t.Parallel()
+	var all []File
+	for _, name := range append(files(t, "../etc/examples/policy/*.toml"), files(t, "../etc/policy.d/*.toml")...) {
+		all = append(all, readFile(t, name))
+	}
+	slices.SortFunc(all, func(a, b File) int { return strings.Compare(filepath.Base(a.Name), filepath.Base(b.Name)) })
+	if p, diags := Decode(all); p == nil || len(diags.Errors()) > 0 {
+		t.Error(diags)
+	}
+	examples := slices.DeleteFunc(all, func(f File) bool { return strings.Contains(f.Name, "policy.d") })
+	if _, diags := Decode(examples); len(diags) > 0 {
+		t.Error(diags)
+	}
+}
+
 // TestShippedPolicies: the default holds nothing and leaves the system alone.
 func TestShippedPolicies(t *testing.T) {
 	t.Parallel()
