@@ -4,16 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/arbiterd/arbiter/arbiter/api"
 	"github.com/arbiterd/arbiter/arbiter/api/server"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
-	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -28,126 +23,6 @@ var manualRule = policy.Rule{
 		Do: policy.Hold, Kill: policy.KillContainer, HoldFor: 15 * time.Minute,
 		Deadline: 5 * time.Minute, Otherwise: policy.Resume,
 	},
-}
-
-// Holds lists the cases that hold or act on a container now, longest first.
-func (e *Engine) Holds() []api.Hold {
-	e.mu.Lock()
-	open := make([]*Case, 0, len(e.cases))
-	for _, c := range e.cases {
-		open = append(open, c)
-	}
-	e.mu.Unlock()
-	out := []api.Hold{}
-	for _, c := range open {
-		if c.holds() {
-			out = append(out, c.view())
-		}
-	}
-	slices.SortFunc(out, func(a, b api.Hold) int {
-		if d := a.HeldSince.Compare(b.HeldSince); d != 0 {
-			return d
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return out
-}
-
-// holds reports whether the case stops its container.
-func (c *Case) holds() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.st.hold && !c.st.heldAt.IsZero() && c.st.phase != closed
-}
-
-// Changed is closed when what Holds returns may have changed.
-func (e *Engine) Changed() <-chan struct{} { return e.changed.wait() }
-
-// Guards lists every container that a rule matches.
-func (e *Engine) Guards() []api.Guard {
-	out := []api.Guard{}
-	for _, ct := range e.snapshot() {
-		out = append(out, guardOf(ct))
-	}
-	return out
-}
-
-func guardOf(ct container) api.Guard {
-	state, u, sl := ct.figures()
-	g := api.Guard{
-		Cgroup: ct.id.Cgroup, Namespace: ct.id.Pod.Namespace, Pod: ct.id.Pod.Name,
-		Container: ct.id.Name, ContainerID: ct.id.ID, State: string(state), Missing: ct.why,
-	}
-	if g.Missing == nil {
-		g.Missing = []string{}
-	}
-	if len(ct.rules) > 0 {
-		r := first(ct.rules)
-		g.Rule, g.Mode = r.Name, string(r.Mode)
-	}
-	if ct.cg != nil {
-		st := ct.cg.Status()
-		g.Freezer, g.BorrowedBytes, g.GrantedBytes = st.Freezer, st.Borrowed, st.Granted
-	}
-	if u != nil {
-		g.UsageBytes = u.Current
-		if n, ok := u.Limit.Bytes(); ok {
-			g.LimitBytes = &n
-		}
-	}
-	if sl.Known {
-		g.GrowthBytesPerSecond = &sl.BytesPerSecond
-		if s := sl.TimeToLimit.Seconds(); s > 0 {
-			g.SecondsToLimit = &s
-		}
-	}
-	return g
-}
-
-// Status is the daemon's own state.
-func (e *Engine) Status() api.Status {
-	held, armed, borrowed := e.budgets.spent()
-	s := api.Status{
-		Version: e.opts.Version, Pid: os.Getpid(), Started: e.started, CgroupVersion: e.fs.Version(),
-		Sources: e.sourceStatus(), Held: held, HeldMax: e.budgets.max.Held,
-		Armed: armed, ArmedMax: e.budgets.max.Armed,
-		BorrowedBytes: borrowed, BorrowedMax: e.budgets.max.BorrowedBytes,
-		Disarmed: []string{}, Degraded: e.degraded(),
-	}
-	s.StateDir, s.StateBytes = e.book.Dir(), e.book.UsedBytes()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s.Policy, s.NodeRail = e.loaded, e.rail
-	if e.disarmedAll {
-		s.Disarmed = append(s.Disarmed, "all")
-	}
-	for p := range e.disarmed {
-		s.Disarmed = append(s.Disarmed, p)
-	}
-	slices.Sort(s.Disarmed)
-	return s
-}
-
-// findCase is the one open case that an id or a part of it names.
-func (e *Engine) findCase(part string) (*Case, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var found []*Case
-	for id, c := range e.cases {
-		if id == part {
-			return c, nil
-		}
-		if part != "" && strings.Contains(id, part) {
-			found = append(found, c)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fmt.Errorf("%w: no open case %q (closed ones are listed by `arbiterctl cases`)", server.ErrNotFound, part)
-	case 1:
-		return found[0], nil
-	}
-	return nil, fmt.Errorf("%w: %q names %d open cases; give more of the id", server.ErrConflict, part, len(found))
 }
 
 // order gives a case an operator's verdict and waits until it is closed.
@@ -288,45 +163,6 @@ func (e *Engine) manual(ct *container, name string) (*policy.Rule, error) {
 	return nil, fmt.Errorf("%w: no rule is named %q", server.ErrNotFound, name)
 }
 
-// target finds a container by namespace/pod/container, by its id or an
-// unambiguous start of it, or by its cgroup.
-func (e *Engine) target(name string) (*container, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	cg := path.Clean("/" + strings.TrimPrefix(name, e.fs.Mount()))
-	if ct := e.containers[cg]; ct != nil && name != "" {
-		return ct, nil
-	}
-	var found []*container
-	for _, ct := range e.containers {
-		if names(ct.id, name) {
-			found = append(found, ct)
-		}
-	}
-	switch {
-	case len(found) == 1:
-		return found[0], nil
-	case len(found) > 1:
-		return nil, fmt.Errorf("%w: %q names %d containers; give namespace/pod/container or the cgroup", server.ErrConflict, name, len(found))
-	case strings.HasPrefix(name, "/") && e.fs.Exists(cg):
-		ct := &container{id: cri.Container{Cgroup: cg, Source: "operator"}, from: map[string]bool{"operator": true}, ended: map[string]time.Time{}}
-		e.containers[cg] = ct
-		return ct, nil
-	}
-	return nil, fmt.Errorf("%w: no container %q (namespace/pod/container, a container id, or a cgroup such as /system.slice/x.service)", server.ErrNotFound, name)
-}
-
-// names reports whether an operator may mean c by name.
-func names(c cri.Container, name string) bool {
-	if name == "" {
-		return false
-	}
-	if c.String() == name || c.Pod.Name != "" && c.Pod.Namespace+"/"+c.Pod.Name == name {
-		return true
-	}
-	return len(name) >= 8 && c.ID != "" && strings.HasPrefix(c.ID, name)
-}
-
 // Disarm lets go of containers and stops guarding them until the next reload.
 func (e *Engine) Disarm(ctx context.Context, r api.DisarmRequest, operator string) (api.Done, error) {
 	why := "disarmed by " + operator
@@ -398,41 +234,5 @@ func (e *Engine) Reload(_ context.Context, operator string) (api.Done, error) {
 	e.log.Info("policy reloaded", "operator", operator, "rules", e.loaded.Rules, "digest", e.loaded.Digest)
 	return api.Done{Message: fmt.Sprintf("%d rules from %d files, digest %s", e.loaded.Rules, len(e.loaded.Files), e.loaded.Digest)}, nil
 }
-
-// Explain decides for a target as it is now, and changes nothing.
-func (e *Engine) Explain(ctx context.Context, name string) (string, error) {
-	ct, err := e.target(name)
-	if err != nil {
-		return "", err
-	}
-	cg, err := e.fs.Get(ct.id.Cgroup)
-	if err != nil {
-		return "", fmt.Errorf("%w: %v", server.ErrNotFound, err)
-	}
-	u, err := cg.Usage()
-	if err != nil {
-		return "", err
-	}
-	pids, err := cg.Pids()
-	if err != nil {
-		return "", err
-	}
-	f := policy.Facts{
-		At: time.Now(), Container: ct.id, Trigger: policy.OnLimit, CgroupVersion: e.fs.Version(),
-		Limit: u.BaseLimit, LimitCgroup: u.LimitCgroup, UsageBytes: u.Current, UnreclaimableBytes: u.Unreclaimable,
-		BorrowableBytes: e.budgets.borrowable(), Runtime: e.runtimeOf(ctx, pids),
-	}
-	e.mu.Lock()
-	f.Resumes = ct.resumes
-	p := e.policy
-	e.mu.Unlock()
-	text := policy.Explain(p, ct.id, f)
-	if why, reserved := e.fs.Reserved(ct.id.Cgroup); reserved {
-		text = "never matched, whatever a rule says: " + why + "\n" + text
-	}
-	return text, nil
-}
-
-func (e *Engine) degraded() []string { return append([]string{}, e.fs.Missing()...) }
 
 func isGone(err error) bool { return errors.Is(err, cgroup.ErrGone) }

@@ -37,7 +37,28 @@ func openDir(mount, path string) (*dir, error) {
 	return &dir{f: os.NewFile(uintptr(fd), path), path: path, ino: st.Ino}, nil
 }
 
-func (d *dir) fd() int { return int(d.f.Fd()) }
+// use runs f with the descriptor, which stays open meanwhile: its number is
+// given out again the moment it is closed.
+func (d *dir) use(f func(fd int) error) error {
+	conn, err := d.f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("cgroup %s: %w", d.path, os.ErrClosed)
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return fmt.Errorf("cgroup %s: %w", d.path, os.ErrClosed)
+	}
+	return inner
+}
+
+// openat opens a name in the directory.
+func (d *dir) openat(name string, flags int) (fd int, err error) {
+	err = d.use(func(at int) error {
+		fd, err = unix.Openat(at, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		return err
+	})
+	return fd, err
+}
 
 func (d *dir) close() error {
 	for _, f := range d.kept {
@@ -64,7 +85,7 @@ func (d *dir) keep(names ...string) {
 
 // open opens a file of the cgroup.
 func (d *dir) open(name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(d.fd(), name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := d.openat(name, flags)
 	if err != nil {
 		return nil, fmt.Errorf("open %s of %s: %w", name, d.path, d.gone(err))
 	}
@@ -133,12 +154,12 @@ func (d *dir) write(name, value string) error {
 // alive reports whether the directory still exists. The kernel keeps an open
 // directory readable after rmdir, but it has no files any more.
 func (d *dir) alive() bool {
-	return unix.Faccessat(d.fd(), "cgroup.procs", unix.F_OK, 0) == nil
+	return d.has("cgroup.procs")
 }
 
 // has reports whether the kernel offers a file here.
 func (d *dir) has(name string) bool {
-	return unix.Faccessat(d.fd(), name, unix.F_OK, 0) == nil
+	return d.use(func(fd int) error { return unix.Faccessat(fd, name, unix.F_OK, 0) }) == nil
 }
 
 // gone turns the errors of a removed cgroup into ErrGone. ENOENT also means
@@ -184,7 +205,7 @@ func (d *dir) children() ([]string, error) {
 
 // child opens a child cgroup.
 func (d *dir) child(name string) (*dir, error) {
-	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	path := filepath.Join(d.path, name)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %s: %w", path, goneOr(err))

@@ -190,7 +190,11 @@ func parseRecord(b []byte) (*Record, error) {
 func (d *dir) record() (*Record, error) {
 	buf := make([]byte, 4096)
 	for {
-		n, err := unix.Fgetxattr(d.fd(), recordXattr, buf)
+		n := 0
+		err := d.use(func(fd int) (err error) {
+			n, err = unix.Fgetxattr(fd, recordXattr, buf)
+			return err
+		})
 		switch {
 		case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EOPNOTSUPP):
 			return nil, nil
@@ -218,7 +222,7 @@ func (d *dir) setRecord(r *Record) error {
 	if len(b) > recordMax {
 		return fmt.Errorf("write undo record of %s: %d bytes, at most %d fit", d.path, len(b), recordMax)
 	}
-	if err := unix.Fsetxattr(d.fd(), recordXattr, b, 0); err != nil {
+	if err := d.use(func(fd int) error { return unix.Fsetxattr(fd, recordXattr, b, 0) }); err != nil {
 		return fmt.Errorf("write undo record of %s: %w", d.path, d.gone(err))
 	}
 	return nil
@@ -226,7 +230,7 @@ func (d *dir) setRecord(r *Record) error {
 
 // dropRecord removes the undo record. A missing one is no error.
 func (d *dir) dropRecord() error {
-	err := unix.Fremovexattr(d.fd(), recordXattr)
+	err := d.use(func(fd int) error { return unix.Fremovexattr(fd, recordXattr) })
 	if err != nil && !errors.Is(err, unix.ENODATA) {
 		return fmt.Errorf("remove undo record of %s: %w", d.path, d.gone(err))
 	}

@@ -68,7 +68,6 @@ func (n *node) gone(at time.Time) {
 	for _, c := range n.membersOf(func(c *v1) bool { return c.self == n }) {
 		c.emit(Event{Kind: EventGone, At: at, Why: "the cgroup was removed"})
 	}
-	n.fs.watch.remove(n.oom.fd) // it stays readable; Close closes it
 }
 
 // observed reports a limit that was hit to containers that only want to know:

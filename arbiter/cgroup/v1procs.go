@@ -22,7 +22,7 @@ func (c *v1) watchProcesses() {
 		return
 	}
 	wd, err := c.fs.watch.notify(c.self.dir, "cgroup.procs", unix.IN_MODIFY, func(uint32, string) {
-		c.fs.watch.post(c.watchLeader)
+		c.fs.watch.post(func() { c.watchLeader() })
 	})
 	if err == nil {
 		c.wds = append(c.wds, wd)
@@ -68,17 +68,18 @@ func (c *v1) unwatchProcesses() {
 	}
 }
 
-// watchLeader makes the oldest process the leader, if there is none yet.
-func (c *v1) watchLeader() {
+// watchLeader makes the oldest process the leader, if there is none yet. It
+// reports whether there is one now.
+func (c *v1) watchLeader() bool {
 	pids, err := c.Pids()
-	if err != nil || len(pids) == 0 {
-		return
+	if err != nil {
+		return false
 	}
 	slices.Sort(pids)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.leader >= 0 || !c.armed {
-		return
+		return true
 	}
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -87,11 +88,12 @@ func (c *v1) watchLeader() {
 		}
 		if c.fs.watch.add(fd, unix.EPOLLIN, func() { c.leaderExited(fd) }) != nil {
 			unix.Close(fd)
-			return
+			return false
 		}
 		c.leader = fd
-		return
+		return true
 	}
+	return false
 }
 
 // leaderExited looks what the leader's end means: the kernel may have killed
@@ -109,20 +111,23 @@ func (c *v1) leaderExited(fd int) {
 	}
 	c.fs.watch.remove(fd)
 	unix.Close(fd)
-	at := time.Now()
 	if hold {
-		c.lookForEscape(at)
-	}
-	pids, err := c.Pids()
-	if err != nil {
-		return // gone: the eventfd tells
-	}
-	if len(pids) == 0 {
-		c.emit(Event{Kind: EventEmpty, At: at, Why: "the last process left"})
-		return
+		c.lookForEscape(time.Now())
 	}
 	// A process that is being reaped may still be listed; do not spin on it.
-	c.fs.watch.after(leaderPause, c.watchLeader)
+	c.fs.watch.after(leaderPause, c.nextLeader)
+}
+
+// nextLeader finds a new leader, or tells that nobody is left.
+func (c *v1) nextLeader() {
+	pids, err := c.Pids()
+	switch {
+	case err != nil: // gone: the eventfd tells
+	case len(pids) == 0:
+		c.emit(Event{Kind: EventEmpty, At: time.Now(), Why: "the last process left"})
+	case !c.watchLeader():
+		c.fs.watch.after(leaderPause, c.nextLeader)
+	}
 }
 
 // leaderPause is when the next leader is chosen.

@@ -27,6 +27,7 @@ func TestKernelV2HoldRaiseKill(t *testing.T) {
 	if got := group.Limit(); got != 160*mib {
 		t.Errorf("limit %d after a raise", got)
 	}
+	g.forget()
 	must(t, c.Thaw(t.Context()))
 	g.await(cgroup.EventLimit, c)
 	must(t, c.Freeze(t.Context()))

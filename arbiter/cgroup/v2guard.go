@@ -111,6 +111,9 @@ func (l *level) limitHit(now time.Time) {
 func (l *level) ancestorHit(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.full() {
+		return // it was raised meanwhile
+	}
 	child := l.grower()
 	for _, c := range *l.users.Load() {
 		if within(c.path, child) {
@@ -231,15 +234,16 @@ func (l *level) decide(f func(band, reading) guardMove) {
 			return
 		}
 		l.mu.Unlock()
-		l.guardOuter()
+		l.guardOuter(b.limit - min(r.real, b.limit))
 		outer = true
 	}
 }
 
-// guardOuter puts up the guards of the limits further out that are as near:
-// with an inner guard up and an outer one down, the kernel would kill a
-// neighbour at the outer limit. No mu is held.
-func (l *level) guardOuter() {
+// guardOuter puts up the guards of the limits further out that are about as
+// near as this one, which has room bytes left: with an inner guard up and an
+// outer one down, the kernel would kill a neighbour at the outer limit. No mu
+// is held.
+func (l *level) guardOuter(room uint64) {
 	if !mayExempt() {
 		return
 	}
@@ -251,7 +255,7 @@ func (l *level) guardOuter() {
 			n.mu.Lock()
 			if b, ok := n.band(); ok && n.rec != nil && !n.guarded && n.held() {
 				r, err := n.reading(time.Now())
-				if err == nil && r.real+b.width() >= b.base {
+				if err == nil && r.real+2*room+b.width() >= b.limit {
 					err = n.standGuard(r.at, "an inner limit is near")
 				}
 				n.complain(err)
@@ -388,7 +392,7 @@ func (l *level) consider(b band, r reading) guardMove {
 	switch {
 	case l.guarded && l.stuck(r.at):
 		return guardMove{kind: letGo, high: b.top, why: "nobody held it at its limit"}
-	case l.guarded && l.always():
+	case l.guarded && (l.always() || l.innerGuarded()):
 		return guardMove{kind: stay}
 	case l.guarded:
 		return whileGuarded(b, l.since, &l.trail, r)
@@ -405,6 +409,12 @@ func (l *level) glance(b band, now time.Time) (reading, error) {
 		return reading{at: now, real: current}, err
 	}
 	return l.reading(now)
+}
+
+// innerGuarded reports whether a limit inside l is guarded: l's guard may not go
+// before that, or whoever shares l would be the only one left to kill.
+func (l *level) innerGuarded() bool {
+	return slices.ContainsFunc(l.family(), func(n *level) bool { return n != l && n.up.Load() })
 }
 
 // carry does in its own time what sample saw reason for.

@@ -107,6 +107,9 @@ func (w *watch) add(fd int, events uint32, f func()) error {
 		return unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
 	})
 	if err != nil {
+		w.mu.Lock()
+		delete(w.ready, fd)
+		w.mu.Unlock()
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
@@ -202,7 +205,11 @@ func (w *watch) call(fd int) {
 func (w *watch) notify(d *dir, name string, mask uint32, f func(mask uint32, name string)) (wd int32, err error) {
 	w.notes.Lock()
 	defer w.notes.Unlock()
-	n, err := unix.InotifyAddWatch(w.inotify, fmt.Sprintf("/proc/self/fd/%d/%s", d.fd(), name), mask)
+	n := 0
+	err = d.use(func(fd int) (err error) {
+		n, err = unix.InotifyAddWatch(w.inotify, fmt.Sprintf("/proc/self/fd/%d/%s", fd, name), mask)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("inotify_add_watch %s of %s: %w", name, d.path, d.gone(err))
 	}

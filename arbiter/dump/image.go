@@ -116,15 +116,18 @@ func (im *image) spans(pages *pagemap, v vma) ([]span, error) {
 		return []span{{Start: v.Start, End: v.End}}, nil
 	case !v.file() && v.RSSKiB == 0 && v.SwapKiB == 0 && !v.Huge:
 		return nil, nil // spares a scan of what is only reserved
-	case !v.file() || v.Huge:
-		return pages.of(v)
+	case v.Huge:
+		spans, err := pages.of(v)
+		return inMemory(spans), err
+	case !v.file():
+		// A "file's" page here is the huge page of zeros.
+		spans, err := pages.of(v)
+		return slices.DeleteFunc(spans, func(s span) bool { return s.File }), err
 	}
 	f := im.choose.open(v)
 	if f == nil {
 		spans, err := pages.of(v)
-		for i := range spans {
-			spans[i].File = false // read them where the process sees them
-		}
+		spans = inMemory(spans)
 		im.missing.add("what is not mapped now of %s at %#x: its file cannot be read safely", v.Name, v.Start)
 		return spans, err
 	}
@@ -138,6 +141,14 @@ func (im *image) spans(pages *pagemap, v vma) ([]span, error) {
 		return nil, err
 	}
 	return overlay(data, mapped), nil
+}
+
+// inMemory has spans read where the process sees them.
+func inMemory(spans []span) []span {
+	for i := range spans {
+		spans[i].File = false
+	}
+	return spans
 }
 
 // headerSpan is the first page of an ELF file. It is read from the file
