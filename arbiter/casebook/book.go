@@ -45,6 +45,9 @@ type Book struct {
 	root *os.Root // nil while the directory could not be made
 	lock *os.File
 	live map[string]*Case // cases that are being written
+	// parked are those of live that are closed, and wait for room on the disk.
+	parked  map[string]*Case
+	closing bool
 }
 
 // Open opens the book of a state directory and makes it if need be. On a full
@@ -56,6 +59,7 @@ func Open(dir string, l Limits, log hclog.Logger) (*Book, error) {
 		limits: l,
 		log:    log,
 		live:   map[string]*Case{},
+		parked: map[string]*Case{},
 	}
 	b.budget = budget{limits: l, dir: b.dir, statfs: unix.Statfs}
 	switch err := b.attach(); {
@@ -122,6 +126,7 @@ func (b *Book) sweep() {
 // Close lets go of the book. Open cases are closed as they are.
 func (b *Book) Close() error {
 	b.mu.Lock()
+	b.closing = true
 	live := make([]*Case, 0, len(b.live))
 	for _, c := range b.live {
 		live = append(live, c)

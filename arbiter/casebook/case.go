@@ -33,6 +33,7 @@ type Case struct {
 	pending  []byte
 	waiting  int // lines in pending
 	closed   bool
+	unsaved  bool // the last record is only in memory
 
 	mu     sync.Mutex // guards what readers want at once
 	last   []byte     // the record as last given to Save
@@ -64,13 +65,28 @@ func (c *Case) Save(r *Record) error {
 
 	c.disk.Lock()
 	defer c.disk.Unlock()
-	if err := c.ready(); err != nil {
-		return fmt.Errorf("save case %s: %w", c.id, err)
-	}
-	if err := replace(c.root, recordFile, data); err != nil {
+	c.unsaved = true
+	if err := c.store(); err != nil {
 		return fmt.Errorf("save case %s: %w", c.id, err)
 	}
 	return nil
+}
+
+// store writes what is only in memory. c.disk is held.
+func (c *Case) store() error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	if c.unsaved {
+		c.mu.Lock()
+		data := c.last
+		c.mu.Unlock()
+		if err := replace(c.root, recordFile, data); err != nil {
+			return err
+		}
+		c.unsaved = false
+	}
+	return c.flush()
 }
 
 // marshal writes a record as case.json has it: lists without members are [].
@@ -194,17 +210,27 @@ func (c *Case) List() []Artifact {
 	return list
 }
 
-// Close lets go of the case. It no longer counts as open.
+// Close lets go of the case: it no longer counts as open. What the disk has
+// not taken stays in memory, and the book writes it once there is room: the
+// error says so.
 func (c *Case) Close() error {
-	c.book.mu.Lock()
-	delete(c.book.live, c.id)
-	c.book.mu.Unlock()
 	c.disk.Lock()
 	defer c.disk.Unlock()
 	if c.closed {
 		return nil
 	}
+	if c.unsaved || len(c.pending) > 0 {
+		if err := c.store(); err != nil && c.book.park(c) {
+			return fmt.Errorf("close case %s: it is kept in memory: %w", c.id, err)
+		}
+	}
+	return c.release()
+}
+
+// release closes the case's files. c.disk is held.
+func (c *Case) release() error {
 	c.closed = true
+	c.book.forget(c.id)
 	if c.timeline == nil {
 		return nil
 	}

@@ -88,6 +88,41 @@ func TestKernelFullDisk(t *testing.T) {
 	}
 }
 
+// A case that opens and closes while the disk is full is not lost.
+func TestKernelFullDiskUntilTheEnd(t *testing.T) {
+	dir := mountDisk(t)
+	filler := fill(t, dir)
+	b := openBook(t, dir, Limits{})
+	r := newRecord("20261121T061502-7f3a")
+	c, err := b.Create(r)
+	if c == nil {
+		t.Fatal(err)
+	}
+	r.State, r.Closed, r.Outcome = "closed", opened, OutcomeKill
+	err = errors.Join(c.Log(Entry{At: opened, What: "closed"}, true), c.Save(r))
+	if cerr := c.Close(); !errors.Is(err, syscall.ENOSPC) || !errors.Is(cerr, syscall.ENOSPC) {
+		t.Fatalf("on a full disk: %v, close: %v", err, cerr)
+	}
+	if list, err := b.List(Filter{Outcome: OutcomeKill}); err != nil || len(list) != 1 {
+		t.Errorf("the case cannot be seen: %v, %v", list, err)
+	}
+	if _, err := b.Prune(opened); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Prune(opened); err != nil {
+		t.Error(err)
+	}
+	b.Close()
+	b = openBook(t, dir, Limits{})
+	full, err := b.GetFull("7f3a")
+	if err != nil || full.Outcome != OutcomeKill || len(full.Timeline) != 1 {
+		t.Errorf("after there was room: %+v, %v", full, err)
+	}
+}
+
 // A full disk in the middle leaves the last good record and a partial artifact
 // that says why, with and without a floor.
 func TestKernelDiskFillsUp(t *testing.T) {

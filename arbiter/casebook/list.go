@@ -28,6 +28,7 @@ type Filter struct {
 // List reads the cases that the filter picks, newest first. Cases that cannot
 // be read are skipped and told in the error, beside the others.
 func (b *Book) List(f Filter) ([]*Record, error) {
+	b.settle()
 	ids, err := b.ids()
 	if err != nil {
 		return nil, fmt.Errorf("list cases: %w", err)

@@ -15,6 +15,7 @@ const worthwhile = 64 << 10
 // until the book keeps to MaxCases, MaxBytes and MinFree. Open cases stay.
 // It returns the ids of those that it removed.
 func (b *Book) Prune(now time.Time) ([]string, error) {
+	defer b.settle() // into the room that was made
 	ids, err := b.ids()
 	if err != nil {
 		return nil, fmt.Errorf("prune casebook: %w", err)
