@@ -29,11 +29,15 @@ demo: all
 .PHONY: test test-unit test-integration test-guest test-guest-all test-e2e
 test: test-unit test-integration test-guest test-e2e
 
-test-unit:
-	$(GO) vet ./...
-	$(GO) run ./tests/run -- ./policy/... ./cri/... ./cmd/... ./arbiter/... ./tests/script/...
+.PHONY: deps
+deps:
+	@tests/deps
 
-test-integration: all
+test-unit: deps
+	$(GO) vet ./...
+	$(GO) run ./tests/run -- ./policy/... ./cri/... ./cmd/... ./arbiter/... ./tests/script/... ./tests/run ./tests/guest ./tests/shipped
+
+test-integration: all deps
 	$(GO) run ./tests/run -- -count=1 ./tests/integration/...
 
 test-guest: all
