@@ -52,6 +52,8 @@ var roles = map[string]func() int{
 		return 0
 	},
 	"role-sleep": sleepUntilKilled,
+	"role-fill":  fillAndWait, // for core-dump
+	"dump":       dumpHelper,
 	// A background process that keeps the output's pipe, and ignores SIGTERM.
 	"role-leave-child": func() int { return withChild(false, 0) },
 	"role-stay-with-child": func() int {

@@ -1,7 +1,9 @@
 package dump
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,7 +28,8 @@ func (h Helper) enclose(pid int) (dir string, missing []string) {
 	if parent == "" {
 		return lacks("the dump helper has no cgroup of its own", os.ErrNotExist)
 	}
-	path := filepath.Join(parent, "arbiter-dump-"+strconv.Itoa(pid))
+	sweep(parent)
+	path := filepath.Join(parent, cgroupPrefix+strconv.Itoa(pid))
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return lacks("the dump helper has no cgroup of its own", err)
 	}
@@ -46,6 +49,20 @@ func (h Helper) enclose(pid int) (dir string, missing []string) {
 		return lacks("the dump helper has no memory limit of its own", err)
 	}
 	return dir, nil
+}
+
+// cgroupPrefix begins the names of helpers' cgroups; the helper's pid follows.
+const cgroupPrefix = "arbiter-dump-"
+
+// sweep removes what helpers left whose daemon died before it could.
+func sweep(parent string) {
+	dirs, _ := filepath.Glob(filepath.Join(parent, cgroupPrefix+"*")) // the pattern is good
+	for _, dir := range dirs {
+		pid := strings.TrimPrefix(filepath.Base(dir), cgroupPrefix)
+		if _, err := os.Stat("/proc/" + pid); errors.Is(err, fs.ErrNotExist) {
+			removeCgroup(dir)
+		}
+	}
 }
 
 // removeCgroup removes the cgroup of a dead helper.

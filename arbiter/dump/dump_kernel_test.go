@@ -5,13 +5,19 @@ import (
 	"context"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // dumpOne dumps one process into a new file.
@@ -312,6 +318,96 @@ func TestKernelBounds(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestKernelDiskFullInTheMiddle(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "dense", "64")
+	tg.pause(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	name := filepath.Join(dir, "core")
+	core, _ := dumpTo(t, tg, name, nil)
+	if core.Error != "" || !strings.Contains(strings.Join(core.Missing, "\n"), "no space left on device") {
+		t.Errorf("core %+v", core)
+	}
+	f := openCore(t, name)
+	if _, missing := notes(t, f); !strings.Contains(missing, "no space left on device") {
+		t.Errorf("the core says %q", missing)
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && p.Filesz > 0 {
+			compareSegment(t, p, memOf(t, tg.pid))
+		}
+	}
+	f.Close()
+}
+
+// A file that was deleted is nowhere but in the process: its clean pages are
+// dumped as well.
+func TestKernelDeletedFile(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "mapped")
+	if err := os.WriteFile(name, bytes.Repeat([]byte("deleted!"), 8192), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tg := startTarget(t, "file", name) // maps and deletes it
+	tg.pause(t)
+	core, _, out := dumpOne(t, tg, nil)
+	if core.Error != "" || len(core.Missing) > 0 {
+		t.Errorf("core %+v", core)
+	}
+	f := openCore(t, out)
+	compare(t, f, tg)
+	for _, addr := range []uint64{tg.Info.Private, tg.Info.Private + 15*pageSize, tg.Info.Shared} {
+		if !has(f, addr) {
+			t.Errorf("page %#x of the deleted file is not in the core", addr)
+		}
+	}
+}
+
+// The helper dies with the daemon, and nobody stays stopped.
+func TestKernelDaemonKilled(t *testing.T) {
+	t.Parallel()
+	tg := startTarget(t, "dense", "8")
+	daemon := exec.Command(os.Args[0], "daemon", strconv.Itoa(tg.pid))
+	out, err := daemon.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = daemon.Process.Kill(); _ = daemon.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil { // the target is traced
+		t.Fatal(err)
+	}
+	status, err := processDir(tg.pid).read("status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	helper, err := strconv.Atoi(statusField(status, "TracerPid"))
+	if err != nil || helper == 0 {
+		t.Fatalf("not traced: %v", err)
+	}
+	_ = daemon.Process.Kill()
+	eventually(t, "without a helper", func() bool {
+		s, err := processDir(helper).stat()
+		return err != nil || s.State == 'Z'
+	})
+	eventually(t, "running again", func() bool {
+		status, _ := processDir(tg.pid).read("status")
+		return statusField(status, "TracerPid") == "0" && !strings.HasPrefix(statusField(status, "State"), "t")
+	})
+	_ = daemon.Wait()
+	eventually(t, "swept", func() bool { // a dead daemon cannot, the next one does
+		sweep(ownCgroup())
+		_, err := os.Stat(filepath.Join(ownCgroup(), cgroupPrefix+strconv.Itoa(helper)))
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 func TestKernelTargetDiesInTheMiddle(t *testing.T) {

@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 			os.Exit(Main(context.Background(), os.Args[2:], os.Stdin, os.Stdout))
 		case "target":
 			playTarget(os.Args[2], os.Args[3:])
+		case "daemon":
+			playDaemon(os.Args[2])
 		}
 	}
 	os.Exit(m.Run())
@@ -77,8 +79,8 @@ func playTarget(kind string, args []string) {
 		}
 	case "mappings":
 		mapMany(number(0))
-	case "counter":
-		go countForever(args[0])
+	case "file":
+		info = mapAndDelete(args[0])
 	}
 	b, err := json.Marshal(info)
 	check(err)
@@ -115,7 +117,7 @@ func fill(b []byte, nth int) uint64 {
 			*(*uint64)(unsafe.Pointer(&b[at+i])) = uint64(at+i) ^ 0xA5B17E5A5B17E5
 		}
 	}
-	return uint64(uintptr(unsafe.Pointer(&b[0])))
+	return addressOf(b)
 }
 
 func memfd(size int64) int {
@@ -156,15 +158,38 @@ func mapMany(n int) {
 	}
 }
 
-// countForever counts in a file that a test can read, so that it can tell
-// whether the target ran.
-func countForever(name string) {
+// mapAndDelete maps a file twice and removes it.
+func mapAndDelete(name string) targetInfo {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	check(err)
-	b := mapAt(int(f.Fd()), pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	for {
-		atomic.AddUint64((*uint64)(unsafe.Pointer(&b[0])), 1)
-	}
+	const size, rw = 16 * pageSize, unix.PROT_READ | unix.PROT_WRITE
+	private, shared := mapAt(int(f.Fd()), size, rw, unix.MAP_PRIVATE), mapAt(int(f.Fd()), size, rw, unix.MAP_SHARED)
+	private[3*pageSize], shared[5*pageSize] = 'X', 'Y'
+	check(os.Remove(name))
+	return targetInfo{Private: addressOf(private), Shared: addressOf(shared)}
+}
+
+func addressOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }
+
+// playDaemon dumps a process and says when it is traced, with the freezer open
+// for ever.
+func playDaemon(pid string) {
+	n, err := strconv.Atoi(pid)
+	check(err)
+	start, err := StartTime(n)
+	check(err)
+	f, err := os.CreateTemp("", "arbiter-test-core")
+	check(err)
+	check(os.Remove(f.Name()))
+	hold := Hold{Trap: func(ctx context.Context, wait func(context.Context) error) error {
+		err := wait(ctx)
+		fmt.Print("t")
+		<-ctx.Done()
+		return err
+	}}
+	_, err = Helper{}.Dump(context.Background(), Request{Held: []Process{{n, start}}, Targets: []Target{{Pid: n}}}, []*os.File{f}, hold, nil)
+	check(err)
+	os.Exit(0)
 }
 
 // growForever touches page after page and counts them where a test can see it.
