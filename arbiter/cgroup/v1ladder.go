@@ -67,8 +67,9 @@ func rungsFor(limit uint64) []rung {
 	return rungs
 }
 
-// step takes a reading and reports whether it is a new height.
-func (l *ladder) step(now height) (risen bool) {
+// step takes a reading and reports whether it is a new height, to be judged by
+// the one before it.
+func (l *ladder) step(now height) (before height, judge bool) {
 	above := 0
 	for above < len(l.rungs) && l.rungs[above].usage <= now.usage {
 		above++
@@ -76,15 +77,17 @@ func (l *ladder) step(now height) (risen bool) {
 	for i := above; i < l.next; i++ {
 		l.rungs[i].spent = true
 	}
-	risen = above > l.next && !l.rungs[above-1].spent
+	before, higher := l.last, above > l.next
+	judge = higher && !l.rungs[above-1].spent
+	if higher {
+		l.last = now
+	}
 	l.next = above
-	return risen
+	return before, judge
 }
 
 // near judges a new height. unreclaimable is usage without page cache.
-func (l *ladder) near(now height, unreclaimable uint64) (why string, near bool) {
-	before := l.last
-	l.last = now
+func (l *ladder) near(before, now height, unreclaimable uint64) (why string, near bool) {
 	took := now.at.Sub(before.at)
 	if before.at.IsZero() || took <= 0 || now.usage <= before.usage || unreclaimable > now.usage {
 		return "", false
@@ -172,14 +175,15 @@ func (n *node) climbed(l *ladder) {
 		return
 	}
 	now := height{time.Now(), usage}
-	if !l.step(now) {
+	before, judge := l.step(now)
+	if !judge {
 		return
 	}
 	stat, err := n.dir.memoryStat()
 	if err != nil {
 		return
 	}
-	why, near := l.near(now, usage-min(stat.activeFile+stat.inactiveFile, usage))
+	why, near := l.near(before, now, usage-min(stat.activeFile+stat.inactiveFile, usage))
 	if !near {
 		return
 	}
