@@ -45,14 +45,14 @@ func openInspector(ctx context.Context, env Env, pid int) (*inspector, error) {
 	if err := signalNode(ctx, env, pid); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, inspectorWait)
+	wait, cancel := context.WithTimeout(ctx, inspectorWait)
 	defer cancel()
 	tick := time.NewTicker(inspectorPoll)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("node process %d opened no inspector after SIGUSR1 (its port may be taken by another process): %w", pid, ctx.Err())
+		case <-wait.Done():
+			return nil, fmt.Errorf("node process %d opened no inspector after SIGUSR1 (its port may be taken by another process): %w", pid, wait.Err())
 		case <-tick.C:
 		}
 		now, err := env.Proc.Listeners(pid)

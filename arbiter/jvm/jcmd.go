@@ -46,7 +46,28 @@ func (j *JVM) Jcmd(ctx context.Context, in ExecIn) (*Jcmd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jvm %d: %w (%w)", j.pid, err, ErrTakeCore)
 	}
-	return &Jcmd{j, []string{client, strconv.Itoa(j.pid)}, runOnHost}, nil
+	return &Jcmd{j, []string{client, strconv.Itoa(j.pid)}, func(ctx context.Context, argv []string) ([]byte, error) {
+		// A jcmd outside the container does not find its attach file again to
+		// remove it.
+		defer j.removeAttachFiles()
+		return runOnHost(ctx, argv)
+	}}, nil
+}
+
+// removeAttachFiles removes what a jcmd outside the container leaves in the
+// JVM's working directory or /tmp.
+func (j *JVM) removeAttachFiles() {
+	name := fmt.Sprintf(".attach_pid%d", j.nsPid())
+	cwd, err := unix.Open(j.fs.Path(j.pid, "cwd"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(cwd)
+	}
+	j.cleanUp(func() {
+		_ = unix.Unlinkat(j.tmp, name, 0)
+		if err == nil {
+			_ = unix.Unlinkat(cwd, name, 0)
+		}
+	})
 }
 
 // ownJcmd is the client's path as the container sees it.
