@@ -1,6 +1,7 @@
 package casebook
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,6 +143,17 @@ func (c *Case) flush() error {
 	}
 	c.pending, c.waiting, c.torn = nil, 0, false
 	return nil
+}
+
+// waitingEntries is what of the timeline is only in memory. While the disk is
+// busy it tells nothing rather than wait.
+func (c *Case) waitingEntries() []Entry {
+	if !c.disk.TryLock() {
+		return nil
+	}
+	defer c.disk.Unlock()
+	entries, _, _ := ParseTimeline(bytes.NewReader(c.pending)) // we wrote it: it parses
+	return entries
 }
 
 // ready makes the case's directory, once there is room for it.

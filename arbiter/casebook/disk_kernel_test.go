@@ -106,6 +106,9 @@ func TestKernelFullDiskUntilTheEnd(t *testing.T) {
 	if list, err := b.List(Filter{Outcome: OutcomeKill}); err != nil || len(list) != 1 {
 		t.Errorf("the case cannot be seen: %v, %v", list, err)
 	}
+	if full, err := b.GetFull("7f3a"); err != nil || len(full.Timeline) != 1 {
+		t.Errorf("its timeline cannot be seen: %+v, %v", full, err)
+	}
 	if _, err := b.Prune(opened); err != nil {
 		t.Error(err)
 	}

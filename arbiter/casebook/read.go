@@ -135,8 +135,17 @@ func (b *Book) GetFull(part string) (*Full, error) {
 	return &Full{Record: r, Timeline: timeline}, nil
 }
 
-// Timeline reads a case's timeline as far as it can be read.
+// Timeline reads a case's timeline as far as it can be read, and what of it
+// still waits in memory for the disk.
 func (b *Book) Timeline(id string) ([]Entry, error) {
+	entries, err := b.storedTimeline(id)
+	if c := b.liveCase(id); c != nil {
+		return append(entries, c.waitingEntries()...), nil
+	}
+	return entries, err
+}
+
+func (b *Book) storedTimeline(id string) ([]Entry, error) {
 	root, err := b.caseRoot(id)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -118,8 +118,12 @@ func (f *File) take(n int64) error {
 }
 
 func (f *File) wrap(err error) error {
-	if err == nil || err == io.EOF {
-		return err
+	if err == nil {
+		return nil
+	}
+	var perr *fs.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err // the path says no more than the name
 	}
 	return fmt.Errorf("write artifact %s: %w", f.name, err)
 }
