@@ -1,13 +1,12 @@
 package integration
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/arbiterd/arbiter/arbiter/casebook"
+	"github.com/arbiterd/arbiter/etc/examples"
 	"github.com/arbiterd/arbiter/policy"
 	"github.com/arbiterd/arbiter/tests/jvmkit"
 	"github.com/arbiterd/arbiter/tests/testkit"
@@ -19,7 +18,7 @@ var matchTable = regexp.MustCompile(`(?s)\[rule\.match\]\n.*?\n\n`)
 // shipped, whom it is for becomes the group.
 func example(t *testing.T, name string, g *testkit.Group) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("../../etc/examples/policy", name))
+	data, err := examples.Policies.ReadFile("policy/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +155,7 @@ func TestKernelExampleObserve(t *testing.T) {
 
 // A JVM on the way down: threads, histogram and heap, then a kill. The core is
 // for a heap dump that fails.
-func TestKernelExampleJVM(t *testing.T) {
+func TestExampleJVM(t *testing.T) {
 	home := jvmkit.JDK(t)
 	g := group(t, 256*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: example(t, "40-jvm-heap.toml", g)})
