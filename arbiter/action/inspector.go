@@ -228,11 +228,20 @@ func (i *inspector) evaluate(expression string) (string, error) {
 	return r.Result.Value, nil
 }
 
+// closeInspector makes Node close its inspector once we are gone, since it
+// waits for its clients. The debugger lends `require` for the evaluation only:
+// looked up in the callback, it would be an uncaught error that ends a program
+// which has none of its own.
+const closeInspector = `(inspector => {
+	setTimeout(() => { try { inspector.close() } catch {} }, 10).unref();
+	return '';
+})(require('inspector'))`
+
 // close ends the connection, and the inspector with it if we opened it: it
-// lets anybody in the container run code. It closes once we are gone.
+// lets anybody in the container run code.
 func (i *inspector) close() {
 	if i.ours {
-		_, _ = i.evaluate(`setTimeout(() => require('inspector').close(), 10); ''`) // best effort: it may be too busy
+		_, _ = i.evaluate(closeInspector) // best effort: it may be too busy
 	}
 	i.stop()
 	_ = i.ws.Close() // everything was read

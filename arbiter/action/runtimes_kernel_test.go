@@ -116,7 +116,14 @@ process.env.SECRET = 'swordfish'; console.log('ready'); setInterval(() => {}, 10
 
 func TestNodeReport(t *testing.T) {
 	t.Parallel()
-	script := filepath.Join(jvmkit.TempDir(t), "held.js")
+	// Modules of the two kinds differ in what is global in them.
+	for _, name := range []string{"held.cjs", "held.mjs"} {
+		t.Run(name, func(t *testing.T) { nodeReport(t, name) })
+	}
+}
+
+func nodeReport(t *testing.T, name string) {
+	script := filepath.Join(jvmkit.TempDir(t), name)
 	if err := os.WriteFile(script, []byte(nodeProgram), 0o644); err != nil {
 		t.Fatal(err)
 	}
