@@ -52,6 +52,9 @@ type logFilter struct {
 
 var logPid = regexp.MustCompile(`(?:\bpid[ =]|[Pp]rocess |PID: )(\d+)`)
 
+// logStat is a line of the report that only repeats memory.stat.
+var logStat = regexp.MustCompile(`^[a-z0-9_]+ \d+$`)
+
 func (f *logFilter) add(r proc.LogRecord) {
 	line := logLine{r.At, printable(r.Text, 300)}
 	if strings.Contains(r.Text, " invoked oom-killer:") {
@@ -64,7 +67,9 @@ func (f *logFilter) add(r proc.LogRecord) {
 		}
 		return
 	}
-	f.report = append(f.report, line)
+	if !logStat.MatchString(r.Text) {
+		f.report = append(f.report, line)
+	}
 	f.ours = f.ours || f.names(r.Text)
 	if strings.HasPrefix(r.Text, "oom-kill:") || strings.Contains(r.Text, "no killable process") || len(f.report) == maxDumpLines {
 		f.flush()

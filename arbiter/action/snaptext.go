@@ -174,7 +174,7 @@ func (r *report) writeStat(w io.Writer) {
 	for _, line := range statLines {
 		n, ok := stat(r.Levels[0].Stat, line.keys)
 		switch {
-		case !ok:
+		case !ok, n == 0:
 		case limited && limit > 0:
 			fmt.Fprintf(w, "  %12s %6.1f %%  %s\n", mib(n), share(n, limit), line.label)
 		default:
@@ -207,6 +207,9 @@ func (r *report) writeMappings(w io.Writer) {
 		fmt.Fprintf(w, "\nMAPPINGS of %d: rss %s, proportional %s, anonymous %s, huge pages %s, swapped %s, locked %s\n", p.Pid,
 			mib(p.Rollup.RSS), mib(p.Rollup.PSS), mib(p.Rollup.Anonymous), mib(p.Rollup.AnonHuge), mib(p.Rollup.Swap), mib(p.Rollup.Locked))
 		for _, m := range p.Largest {
+			if m.RSS+m.Swap == 0 {
+				break
+			}
 			name := m.Name
 			if name == "" {
 				name = "(no name: mmap)"
