@@ -38,8 +38,10 @@ type v1 struct {
 	mark   uint64  // usage when last looked at, to tell who grows
 	hit    *node   // whose limit was hit last
 
-	// writing is set while we change the freezer ourselves.
+	// writing is set while we change the freezer ourselves, and freezes counts
+	// how often we did.
 	writing atomic.Bool
+	freezes atomic.Uint64
 }
 
 var _ Cgroup = (*v1)(nil)

@@ -127,11 +127,62 @@ func (n *node) limitHit(at time.Time) {
 			return
 		}
 	}
-	if c, why := n.offender(guarded); c != nil {
-		c.tellLimit(n, at, why)
-		return
+	n.findOffender(at, guarded, offenderLooks)
+}
+
+const (
+	// offenderLooks is how often, and offenderPause how long after another,
+	// sleepers are looked for: the notification comes before they sleep.
+	offenderLooks = 20
+	offenderPause = time.Millisecond
+)
+
+// findOffender tells which guarded container hit the limit of its ancestor n,
+// or hands n to the kernel if it was none of them: whoever sleeps there is one
+// who hit it.
+func (n *node) findOffender(at time.Time, guarded []*v1, looks int) {
+	asleep, others := n.sleepers(guarded)
+	switch {
+	case len(asleep) > 0:
+		fastest(asleep).tellLimit(n, at, fmt.Sprintf("the limit of %s is hit; of %d guarded containers that sleep there this one grew most", n.dir.path, len(asleep)))
+	case others:
+		n.handOver(guarded, at)
+	case looks > 0:
+		n.fs.watch.after(offenderPause, func() { n.findOffender(at, guarded, looks-1) })
+	case n.stillUnderOOM() && len(guarded) > 0:
+		fastest(guarded).tellLimit(n, at, fmt.Sprintf("the limit of %s is hit; nobody can be seen asleep, this guarded container grew most", n.dir.path))
 	}
-	n.handOver(guarded, at)
+}
+
+func (n *node) stillUnderOOM() bool {
+	o, err := n.dir.oomControl()
+	return err == nil && o.underOOM
+}
+
+// sleepers lists the guarded containers below n in which a task sleeps at a
+// limit, and tells whether any other task does.
+func (n *node) sleepers(guarded []*v1) (asleep []*v1, others bool) {
+	pids, err := n.dir.pids()
+	if err != nil {
+		return nil, false
+	}
+	for _, pid := range pids {
+		if !n.fs.asleep(pid) {
+			continue
+		}
+		m, err := readMembership(n.fs.proc, pid)
+		if err != nil {
+			continue
+		}
+		i := slices.IndexFunc(guarded, func(c *v1) bool { return within(m.memory, c.path) })
+		switch {
+		case i < 0:
+			others = true
+		case !slices.Contains(asleep, guarded[i]):
+			asleep = append(asleep, guarded[i])
+		}
+	}
+	return asleep, others
 }
 
 // tellLimit emits EventLimit.
@@ -155,30 +206,6 @@ func (c *v1) stopsFor(n *node) bool {
 	return c.stopping.Load() && (c.hit == n || c.self == n)
 }
 
-// offender picks the guarded container that hit the limit of its ancestor n:
-// one with a task asleep in the out-of-memory wait, of several the one that
-// grew most. Without any sleeper to be seen it is who grew most, unless what
-// is not guarded grew more. nil says that it is none of them.
-func (n *node) offender(guarded []*v1) (*v1, string) {
-	var asleep []*v1
-	for _, c := range guarded {
-		if pids, err := c.Pids(); err == nil && n.fs.anyAsleep(pids) {
-			asleep = append(asleep, c)
-		}
-	}
-	if len(asleep) > 0 {
-		c := fastest(asleep)
-		return c, fmt.Sprintf("the limit of %s is hit; %d guarded containers sleep there, this one grew most", n.dir.path, len(asleep))
-	}
-	if pids, err := n.dir.pids(); err != nil || n.fs.anyAsleep(pids) {
-		return nil, ""
-	}
-	if len(guarded) == 0 {
-		return nil, ""
-	}
-	return fastest(guarded), fmt.Sprintf("the limit of %s is hit; nobody sleeps, this guarded container grew most", n.dir.path)
-}
-
 // fastest is the container that grew most since it was last looked at.
 func fastest(all []*v1) *v1 {
 	return slices.MaxFunc(all, func(a, b *v1) int {
@@ -199,14 +226,12 @@ func (c *v1) growth() uint64 {
 // oomSleep is where the kernel's page fault path waits for memory to be freed.
 const oomSleep = "mem_cgroup_oom_synchronize"
 
-// anyAsleep reports whether a thread of the processes sleeps at a limit.
-func (s *FS) anyAsleep(pids []int) bool {
-	for _, pid := range pids {
-		for _, tid := range threads(s.proc, pid) {
-			b, err := os.ReadFile(filepath.Join(s.proc, strconv.Itoa(pid), "task", strconv.Itoa(tid), "wchan"))
-			if err == nil && string(b) == oomSleep {
-				return true
-			}
+// asleep reports whether a thread of the process sleeps at a limit.
+func (s *FS) asleep(pid int) bool {
+	for _, tid := range threads(s.proc, pid) {
+		b, err := os.ReadFile(filepath.Join(s.proc, strconv.Itoa(pid), "task", strconv.Itoa(tid), "wchan"))
+		if err == nil && string(b) == oomSleep {
+			return true
 		}
 	}
 	return false

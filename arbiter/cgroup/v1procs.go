@@ -134,8 +134,10 @@ func (c *v1) nextLeader() {
 const leaderPause = 5 * time.Millisecond
 
 // quietly runs f, which writes the freezer's state, so that nobody takes that
-// for a stranger's doing.
+// for a stranger's doing. What a stranger did before is overtaken: f looks at
+// the freezer itself.
 func (c *v1) quietly(f func() error) error {
+	c.freezes.Add(1)
 	c.writing.Store(true)
 	defer c.writing.Store(false)
 	defer c.fs.watch.settle()
@@ -145,46 +147,61 @@ func (c *v1) quietly(f func() error) error {
 // freezerWritten runs when somebody wrote the freezer's state. The container
 // runtime pauses and resumes behind our back.
 func (c *v1) freezerWritten(mask uint32, _ string) {
-	if mask&unix.IN_Q_OVERFLOW != 0 || !c.writing.Load() {
-		lost := mask&unix.IN_Q_OVERFLOW != 0
-		c.fs.watch.post(func() { c.freezerChanged(lost) })
+	lost := mask&unix.IN_Q_OVERFLOW != 0
+	if c.writing.Load() && !lost {
+		return
 	}
+	turn := c.freezes.Load()
+	c.fs.watch.post(func() { c.freezerChanged(turn, lost) })
 }
 
-// freezerChanged takes a stranger's freeze or thaw into the record. A freeze on
-// top of ours stays when ours ends; a thaw ends ours. Where notifications were
-// lost, a freeze may be our own, but a thaw is not.
-func (c *v1) freezerChanged(lost bool) {
+// freezerChanged tells of a stranger's freeze or thaw, unless we have changed
+// the freezer ourselves since.
+func (c *v1) freezerChanged(turn uint64, lost bool) {
 	c.mu.Lock()
 	g := c.gate
 	c.mu.Unlock()
 	if g == nil {
 		return
 	}
+	if !c.self.mu.TryLock() {
+		c.fs.watch.after(busyRetry, func() { c.freezerChanged(turn, lost) })
+		return
+	}
+	defer c.self.mu.Unlock()
+	if c.freezes.Load() != turn {
+		return
+	}
+	// Whoever freezes or thaws here saves the record first, under this lock.
 	asked, err := g.requested()
 	if err != nil || lost && (asked || !c.stopping.Load()) {
 		return
 	}
-	if !c.self.mu.TryLock() {
-		c.fs.watch.after(busyRetry, func() { c.freezerChanged(lost) })
-		return
-	}
-	defer c.self.mu.Unlock()
-	why := "somebody else thawed it"
-	if asked {
-		why = "somebody else froze it"
-	}
-	if rec := c.self.rec; rec != nil && rec.Freeze != nil {
-		rec.Freeze.Foreign = asked
-		if !asked {
-			rec.Freeze = nil
-			c.stopping.Store(false)
-			c.setState(Armed)
-			why = "somebody else thawed it while it was held"
-		}
-		if err := c.self.save(); err != nil {
-			c.fs.log.Warn("record a foreign freezer change", "cgroup", c.path, "error", err)
-		}
+	why, err := c.noteForeign(asked)
+	if err != nil {
+		c.fs.log.Warn("record a foreign freezer change", "cgroup", c.path, "error", err)
 	}
 	c.emit(Event{Kind: EventFreezerChanged, At: time.Now(), Why: why})
+}
+
+// noteForeign takes a stranger's freeze or thaw into the record. A freeze on
+// top of ours stays when ours ends; a thaw ends ours. Where notifications were
+// lost, a freeze may be our own, but a thaw is not. c.self.mu is held.
+func (c *v1) noteForeign(asked bool) (why string, err error) {
+	rec := c.self.rec
+	held := rec != nil && rec.Freeze != nil
+	switch {
+	case held && asked:
+		rec.Freeze.Foreign = true
+		return "somebody else froze it while it was held", c.self.save()
+	case held:
+		rec.Freeze = nil
+		c.stopping.Store(false)
+		c.setState(Armed)
+		return "somebody else thawed it while it was held", c.self.save()
+	case asked:
+		return "somebody else froze it", nil
+	default:
+		return "somebody else thawed it", nil
+	}
 }

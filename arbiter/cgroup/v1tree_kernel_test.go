@@ -202,7 +202,8 @@ func TestKernelV1TwoDaemons(t *testing.T) {
 		t.Errorf("release: %+v", report)
 	}
 	if !slices.Equal(before, []string{pod.Record(), ctr.Record()}) || !ctr.Frozen() || ctr.Limit() != 56*mib || !flag(ctr) || !flag(pod) {
-		t.Error("the second daemon changed something")
+		t.Errorf("the second daemon changed something: records %q, then %q and %q; frozen %v, limit %d, flags %v %v",
+			before, pod.Record(), ctr.Record(), ctr.Frozen(), ctr.Limit(), flag(ctr), flag(pod))
 	}
 	report, err = second.Release(t.Context(), cgroup.ReleaseOptions{Path: ctr.Path, Force: true})
 	must(t, err)
@@ -266,7 +267,11 @@ func TestKernelV1ForeignFreezer(t *testing.T) {
 	needV1(t)
 	write := func(group *testkit.Group, state string) {
 		t.Helper()
-		must(t, os.WriteFile(group.FreezerDir()+"/freezer.state", []byte(state), 0))
+		f, err := os.OpenFile(group.FreezerDir()+"/freezer.state", os.O_WRONLY, 0)
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteString(state)
+		must(t, err)
 	}
 	group := testkit.Tree(t, testkit.Options{Limit: 48 * mib})
 	group.Start(testkit.Load{Kind: testkit.Sleep})
