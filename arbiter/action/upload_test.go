@@ -214,7 +214,7 @@ func newS3(t *testing.T) *s3 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-C", "../../tests/s3", "-o", exe, "github.com/versity/versitygw/cmd/versitygw")
+	cmd := exec.Command("go", "build", "-C", "../../tests/tools", "-o", exe, "github.com/versity/versitygw/cmd/versitygw")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build versitygw: %v\n%s", err, out)
 	}

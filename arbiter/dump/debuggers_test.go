@@ -2,10 +2,8 @@ package dump
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,14 +17,14 @@ func TestDebuggersOpenHeldCores(t *testing.T) {
 		needs []string
 		limit uint64
 		build func(t *testing.T) (argv []string)
-		open  func(argv []string, core string) *exec.Cmd
+		open  func(t *testing.T, argv []string, core string) *exec.Cmd
 		want  []string
 		never []string
 	}{
 		{"gdb opens C", []string{"gdb", "gcc"}, 64 << 20, buildC, openGDB,
 			[]string{"innermost (depth=0", "innermost (depth=5", "in main ()", "$1 = 4243", "Thread 0x", "  4  "},
 			[]string{"too small", "Couldn't", "corrupt", "is truncated"}},
-		{"delve opens Go", []string{"dlv", "go"}, 64 << 20, buildGo, openDelve,
+		{"delve opens Go", []string{"go"}, 64 << 20, buildGo, openDelve,
 			[]string{"main.innermost", "main.main", "4243", "Goroutine 1 "}, nil},
 		{"gdb opens Go", []string{"gdb", "go"}, 64 << 20, buildGo, openGDBGo,
 			[]string{"main.innermost", "main.main"}, nil},
@@ -35,6 +33,9 @@ func TestDebuggersOpenHeldCores(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			needs(t, c.needs...)
+			if strings.HasPrefix(c.name, "delve") {
+				tool(t, "go", "build", "-C", "../../tests/tools", "-o", delve(t), "github.com/go-delve/delve/cmd/dlv")
+			}
 			argv := c.build(t)
 			h := holdAtLimit(t, c.limit, argv...)
 			report, core, err := h.dump(t, h.hold())
@@ -42,7 +43,7 @@ func TestDebuggersOpenHeldCores(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("%+v", report.Cores[0])
-			out, err := c.open(argv, core).CombinedOutput()
+			out, err := c.open(t, argv, core).CombinedOutput()
 			for _, want := range c.want {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("the debugger does not show %q", want)
@@ -63,13 +64,9 @@ func TestDebuggersOpenHeldCores(t *testing.T) {
 	}
 }
 
-// needs skips a test whose programs are not installed. The repository's own
-// tools lie in .cache/bin.
+// needs skips a test whose programs are not installed.
 func needs(t *testing.T, programs ...string) {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	tools := filepath.Join(filepath.Dir(file), "../../.cache/bin")
-	t.Setenv("PATH", os.Getenv("PATH")+":"+tools)
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skip("needs program: " + program)
@@ -117,20 +114,30 @@ func debugger(args ...string) *exec.Cmd {
 	return exec.Command("timeout", append([]string{"120"}, args...)...)
 }
 
-func openGDB(argv []string, core string) *exec.Cmd {
+func openGDB(_ *testing.T, argv []string, core string) *exec.Cmd {
 	return debugger("gdb", "-nx", "-batch", "-ex", "bt", "-ex", "info threads", "-ex", "print known_variable", argv[0], core)
 }
 
-func openGDBGo(argv []string, core string) *exec.Cmd {
+func openGDBGo(_ *testing.T, argv []string, core string) *exec.Cmd {
 	return debugger("gdb", "-nx", "-batch", "-ex", "thread apply all bt", argv[0], core)
 }
 
-func openDelve(argv []string, core string) *exec.Cmd {
-	cmd := debugger("dlv", "core", argv[0], core, "--allow-non-terminal-interactive=true")
+// delve is where delve is built: the repository's .cache.
+func delve(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../.cache/bin/dlv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func openDelve(t *testing.T, argv []string, core string) *exec.Cmd {
+	cmd := debugger(delve(t), "core", argv[0], core, "--allow-non-terminal-interactive=true")
 	cmd.Stdin = strings.NewReader("goroutines\ngoroutine 1 bt\nprint main.knownVariable\nexit\n")
 	return cmd
 }
 
-func openJHSDB(argv []string, core string) *exec.Cmd {
+func openJHSDB(_ *testing.T, argv []string, core string) *exec.Cmd {
 	return debugger("jhsdb", "jstack", "--exe", argv[0], "--core", core)
 }

@@ -191,7 +191,7 @@ func notes(t testing.TB, core *elf.File) (count map[uint32]int, missing string) 
 
 func TestKernelCoreEqualsProcess(t *testing.T) {
 	t.Parallel()
-	tg := startTarget(t, "memory")
+	tg := startTarget(t, "memory", "terabyte")
 	tg.pause(t)
 	core, report, name := dumpOne(t, tg, nil)
 	if core.Error != "" || len(core.Missing) > 0 || core.Registers != "ptrace" || report.Untraced != "" {

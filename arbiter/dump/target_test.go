@@ -56,13 +56,15 @@ func playTarget(kind string, args []string) {
 		return n
 	}
 	var info targetInfo
+	// Pages are touched one by one: huge ones would use the limit up at once.
+	check(unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0))
 	if os.Getenv("ARBITER_WAIT") != "" { // until it is in its cgroup
 		_, err := os.Stdin.Read(make([]byte, 1))
 		check(err)
 	}
 	switch kind {
 	case "memory":
-		info = allKinds()
+		info = allKinds(len(args) > 0)
 	case "dense":
 		info.Dense = fill(mapAnon(uint64(number(0))<<20, unix.PROT_READ|unix.PROT_WRITE), 1)
 	case "sparse": // megabytes of space, of which one page in n is touched
@@ -128,12 +130,14 @@ func memfd(size int64) int {
 }
 
 // allKinds maps memory of every kind that a core treats in its own way.
-func allKinds() targetInfo {
+func allKinds(terabyte bool) targetInfo {
 	const size, rw = 64 * pageSize, unix.PROT_READ | unix.PROT_WRITE
 	var info targetInfo
 	info.Dense = fill(mapAnon(size, rw), 1)
 	info.Sparse = fill(mapAnon(1<<30, rw), 4096)
-	info.Reserved = fill(mapAnon(1<<40, rw)[:pageSize], 1) // one page of a terabyte
+	if terabyte { // of which one page is touched
+		info.Reserved = fill(mapAnon(1<<40, rw)[:pageSize], 1)
+	}
 	hidden := mapAnon(size, rw)
 	info.Hidden = fill(hidden, 2)
 	check(unix.Mprotect(hidden, unix.PROT_NONE))
