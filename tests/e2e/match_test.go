@@ -49,7 +49,7 @@ limit-at-most = "70MiB"`},
 		if g := d.awaitGuard(c); g.Rule != rule {
 			t.Errorf("container of rule %s is guarded by %s", rule, g.Rule)
 		}
-		if out := d.do("explain", c.String()); !strings.Contains(out, rule) {
+		if out := d.do("explain", c.cgroup()); !strings.Contains(out, rule) {
 			t.Errorf("explain %s:\n%s", c, out)
 		}
 	}
@@ -87,7 +87,18 @@ func TestTargets(t *testing.T) {
 		d.awaitClosed(c)
 	}
 	d.do("disarm", c.String())
-	d.awaitGuard(c, "unarmed")
+	eventually(t, short, "the guard is gone", func() error {
+		var guards []api.Guard
+		if err := d.try(&guards, "guards"); err != nil {
+			return err
+		}
+		for _, g := range guards {
+			if g.State != "unarmed" {
+				return fmt.Errorf("guard %+v", g)
+			}
+		}
+		return nil
+	})
 	d.do("reload")
 	d.awaitGuard(c)
 }

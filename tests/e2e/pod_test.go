@@ -41,6 +41,16 @@ type podOptions struct {
 	name, namespace     string
 	labels, annotations map[string]string
 	limit               int64 // of the pod's cgroup; 0: none
+	sharePids           bool  // shareProcessNamespace
+}
+
+// namespaces has the host's network, for which no CNI is needed.
+func (o podOptions) namespaces() *runtime.NamespaceOption {
+	ns := &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE, Pid: runtime.NamespaceMode_CONTAINER}
+	if o.sharePids {
+		ns.Pid = runtime.NamespaceMode_POD
+	}
+	return ns
 }
 
 // runPod makes a pod with the host's network in a burstable pod's cgroup.
@@ -68,10 +78,8 @@ func (n *node) tryRunPod(o podOptions) (*pod, error) {
 		Labels:       o.labels,
 		Annotations:  o.annotations,
 		Linux: &runtime.LinuxPodSandboxConfig{
-			CgroupParent: cgroup,
-			SecurityContext: &runtime.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtime.NamespaceOption{Network: runtime.NamespaceMode_NODE, Pid: runtime.NamespaceMode_CONTAINER},
-			},
+			CgroupParent:    cgroup,
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{NamespaceOptions: o.namespaces()},
 		},
 	}}
 	rsp, err := n.cri.RunPodSandbox(n.call(time.Minute), &runtime.RunPodSandboxRequest{Config: p.config})
@@ -131,7 +139,12 @@ func (p *pod) tryCreate(o containerOptions) (*container, error) {
 			Annotations: map[string]string{
 				"io.kubernetes.container.restartCount": fmt.Sprint(o.attempt),
 			},
-			Linux: &runtime.LinuxContainerConfig{Resources: &runtime.LinuxContainerResources{MemoryLimitInBytes: o.limit}},
+			Linux: &runtime.LinuxContainerConfig{
+				Resources: &runtime.LinuxContainerResources{MemoryLimitInBytes: o.limit},
+				SecurityContext: &runtime.LinuxContainerSecurityContext{
+					NamespaceOptions: p.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+				},
+			},
 		},
 	})
 	if err != nil {
