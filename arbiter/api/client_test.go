@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,5 +56,17 @@ func TestUnreachable(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", filepath.Base(socket), err, says)
 		}
+	}
+}
+
+// The package is the contract with other people's programs: it drags nothing in.
+func TestStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(string(out)); got != "github.com/arbiterd/arbiter/arbiter/api" {
+		t.Errorf("it depends on\n%s", got)
 	}
 }

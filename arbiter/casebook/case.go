@@ -16,6 +16,7 @@ const (
 	recordFile   = "case.json"
 	timelineFile = "timeline.jsonl"
 	artifactsDir = "artifacts"
+	reportFile   = "report.html"
 
 	// pendingMax bounds the timeline that waits in memory for a full disk.
 	pendingMax = 1000

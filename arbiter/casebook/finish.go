@@ -1,6 +1,7 @@
 package casebook
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -147,6 +148,29 @@ func (c *Case) Remove(name string) error {
 	}
 	c.files = slices.DeleteFunc(c.files, func(f *File) bool { return f.is(name) })
 	c.stored = slices.DeleteFunc(c.stored, func(a Artifact) bool { return a.Name == name })
+	return nil
+}
+
+// WriteReport replaces report.html by what f writes, within the budgets.
+func (c *Case) WriteReport(f func(io.Writer) error) error {
+	var page bytes.Buffer
+	if err := f(&page); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	err := c.book.budget.take(int64(page.Len()), c.used)
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("write report of case %s: %w", c.id, err)
+	}
+	c.disk.Lock()
+	defer c.disk.Unlock()
+	if err := c.ready(); err != nil {
+		return fmt.Errorf("write report of case %s: %w", c.id, err)
+	}
+	if err := replace(c.root, reportFile, page.Bytes()); err != nil {
+		return fmt.Errorf("write report of case %s: %w", c.id, err)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@
 //	    case.json        identity, rule, facts, plan, steps, verdict, outcome
 //	    timeline.jsonl   append-only, one JSON object a line
 //	    artifacts/       what the steps produced; NAME.partial while half written
+//	    report.html      the case for people
 //
 // case.json is replaced as a whole (temporary file, fsync, rename, fsync of
 // the directory), so a reader finds the old or the new one. Directories are

@@ -34,7 +34,7 @@ const (
 // Options say where to listen.
 type Options struct {
 	Socket  string // path
-	Group   string // name or number of the group that may read; "" is none
+	Group   string // name or number of the group that may read, artifacts too; "" is none
 	Version string // of the daemon, for the header Server
 	Log     hclog.Logger
 }
