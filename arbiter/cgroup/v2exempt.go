@@ -91,14 +91,22 @@ func (d *dir) pidsBut(skip func(*dir) bool) ([]int, error) {
 }
 
 // eachOfFamily calls f for l, whose mu is held, and for every level inside it,
-// with its mu held.
-func (l *level) eachOfFamily(f func(*level) error) error {
+// with its mu held: the innermost first when guards go up, the outermost first
+// when they come down. What is guarded for its own sake is never the only one
+// left to kill.
+func (l *level) eachOfFamily(up bool, f func(*level) error) error {
+	all := l.family()
+	if up {
+		slices.Reverse(all)
+	}
 	var errs []error
-	for _, n := range l.family() {
+	for _, n := range all {
 		if n != l {
 			n.mu.Lock()
 		}
-		errs = append(errs, ignoreGone(f(n)))
+		if n.rec != nil {
+			errs = append(errs, ignoreGone(f(n)))
+		}
 		if n != l {
 			n.mu.Unlock()
 		}
@@ -118,10 +126,7 @@ func (l *level) shield(f func() error) error {
 
 // addShields is the beginning (1) or the end (-1) of a shield. l.mu is held.
 func (l *level) addShields(n int) error {
-	return l.eachOfFamily(func(i *level) error {
-		if i.rec == nil {
-			return nil
-		}
+	return l.eachOfFamily(n > 0, func(i *level) error {
 		i.scores.shields = max(0, i.scores.shields+n)
 		return i.settle()
 	})
@@ -137,13 +142,7 @@ func (l *level) standGuard(now time.Time, why string) error {
 	l.fs.guards.Add(1)
 	l.guarded, l.since = true, now
 	l.firstOf.Store(0)
-	err := l.eachOfFamily(func(n *level) error {
-		if n.rec == nil {
-			return nil
-		}
-		n.scores.reasons[l] = true
-		return n.settle()
-	})
+	err := l.rescanAll()
 	err = errors.Join(err, l.liftHigh())
 	l.up.Store(true)
 	l.fs.changed("guarded", l.dir.path)
@@ -154,7 +153,7 @@ func (l *level) standGuard(now time.Time, why string) error {
 
 // standDown gives the kernel its right to kill back. l.mu is held.
 func (l *level) standDown() error {
-	err := l.eachOfFamily(func(n *level) error {
+	err := l.eachOfFamily(false, func(n *level) error {
 		delete(n.scores.reasons, l)
 		return n.settle()
 	})
@@ -173,10 +172,11 @@ func (l *level) rescan() error {
 	if !l.guarded {
 		return nil
 	}
-	return l.eachOfFamily(func(n *level) error {
-		if n.rec == nil {
-			return nil
-		}
+	return l.rescanAll()
+}
+
+func (l *level) rescanAll() error {
+	return l.eachOfFamily(true, func(n *level) error {
 		n.scores.reasons[l] = true
 		return n.settle()
 	})

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"errors"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/arbiterd/arbiter/policy"
@@ -18,38 +17,6 @@ const (
 	// log; the kernel's kill is better.
 	stuckAfter = 5 * time.Second
 )
-
-// A worker runs a function on a goroutine of its own, once at a time, and once
-// more if it was asked for meanwhile.
-type worker struct{ state atomic.Int32 }
-
-const (
-	workerIdle int32 = iota
-	workerBusy
-	workerAgain
-)
-
-func (w *worker) ask(f func()) {
-	for {
-		switch {
-		case w.state.CompareAndSwap(workerIdle, workerBusy):
-			go w.run(f)
-			return
-		case w.state.CompareAndSwap(workerBusy, workerAgain), w.state.Load() == workerAgain:
-			return
-		}
-	}
-}
-
-func (w *worker) run(f func()) {
-	for {
-		f()
-		if w.state.CompareAndSwap(workerBusy, workerIdle) {
-			return
-		}
-		w.state.Store(workerBusy)
-	}
-}
 
 // notified runs on the watching goroutine when the counts of memory.events
 // moved. Increments coalesce, so the counts are compared and wake-ups are not
@@ -93,77 +60,6 @@ func (l *level) full() bool {
 	limit, err := l.readLimit(fileMax)
 	n, limited := limit.Bytes()
 	return err == nil && limited && current+max(mib, n/64) >= n
-}
-
-// limitHit tells whose limit was hit. At an ancestor's, the one that grew has
-// to be found first.
-func (l *level) limitHit(now time.Time) {
-	for _, c := range *l.users.Load() {
-		if c.self == l {
-			c.emitLimit(Event{Kind: EventLimit, At: now, Level: l.dir.path, Why: "the limit is reached and nothing can be reclaimed"})
-			return
-		}
-	}
-	go l.ancestorHit(now)
-}
-
-// ancestorHit finds the child of l that grew most since it was last looked at.
-func (l *level) ancestorHit(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.full() {
-		return // it was raised meanwhile
-	}
-	child := l.grower()
-	for _, c := range *l.users.Load() {
-		if within(c.path, child) {
-			c.emitLimit(Event{
-				Kind: EventLimit, At: now, Level: l.dir.path,
-				Why: "the limit of " + l.dir.path + " is reached and nothing can be reclaimed",
-			})
-			return
-		}
-	}
-	// Not ours to hold: the kernel decides.
-	if err := l.standDown(); err != nil {
-		l.fs.log.Error("let go of the guard", "cgroup", l.dir.path, "error", err)
-	}
-	for _, c := range *l.users.Load() {
-		c.emitLimit(Event{Kind: EventNotOurs, At: now, Level: l.dir.path, Why: child + " reached the limit of " + l.dir.path})
-		return
-	}
-}
-
-// grower is the path of the child whose usage rose most above its mark; the
-// largest where there are no marks. l.mu is held.
-func (l *level) grower() string {
-	best, most := l.dir.path, int64(-1)
-	for path, usage := range l.usages() {
-		if grown := int64(usage) - int64(l.marks[path]); grown > most {
-			best, most = path, grown
-		}
-	}
-	return best
-}
-
-// usages reads memory.current of the children.
-func (l *level) usages() map[string]uint64 {
-	names, err := l.dir.children()
-	if err != nil {
-		return nil
-	}
-	all := map[string]uint64{}
-	for _, name := range names {
-		c, err := l.dir.child(name)
-		if err != nil {
-			continue
-		}
-		if n, err := c.number(fileCurrent); err == nil {
-			all[c.path] = n
-		}
-		c.close()
-	}
-	return all
 }
 
 // band is where memory.high may be now; false without a limit.
@@ -253,7 +149,7 @@ func (l *level) guardOuter(room uint64) {
 				break
 			}
 			n.mu.Lock()
-			if b, ok := n.band(); ok && n.rec != nil && !n.guarded && n.held() {
+			if b, ok := n.band(); ok && n.rec != nil && !n.guarded && n.held() && time.Now().After(n.barred) {
 				r, err := n.reading(time.Now())
 				if err == nil && r.real+2*room+b.width() >= b.limit {
 					err = n.standGuard(r.at, "an inner limit is near")
@@ -302,7 +198,7 @@ func (l *level) apply(b band, m guardMove, r reading) error {
 				l.crouch(r.at, m.why)
 			}
 			return nil
-		case !l.fs.mayGuard():
+		case !l.fs.mayGuard() || r.at.Before(l.barred):
 			return l.setHigh(policy.LimitOf(l.underSoft(b.top)))
 		}
 		return l.standGuard(r.at, m.why)
@@ -330,6 +226,7 @@ func (l *level) arm(now time.Time) error {
 		return nil
 	}
 	l.fs.sampler.add(l, l.sample)
+	l.mark()
 	r, err := l.reading(now)
 	if err != nil {
 		return err
@@ -353,90 +250,6 @@ func (l *level) always() bool {
 		}
 	}
 	return false
-}
-
-// sample is the level's look on the shared sampler. What it calls for is done
-// elsewhere, over a reading of its own: memory.high below usage makes the
-// kernel reclaim in the writer's name.
-func (l *level) sample(now time.Time) time.Duration {
-	if !l.mu.TryLock() {
-		return sampleSoonest // somebody is busy here: he looks too
-	}
-	defer l.mu.Unlock()
-	b, ok := l.band()
-	if l.rec == nil || !ok || !l.held() {
-		return 0
-	}
-	if l.scores.resting || l.scores.doomed {
-		return sampleLatest
-	}
-	r, err := l.glance(b, now)
-	if err != nil {
-		return sampleLatest
-	}
-	slope, _ := l.trail.slope(r)
-	move := l.consider(b, r)
-	l.trail.add(r)
-	if l.guarded || move.kind != stay {
-		go l.carry()
-	}
-	if l.guarded {
-		return sampleSoonest
-	}
-	return interval(r.real, b.limit, timeTo(b.limit, r.real, slope)) * 2
-}
-
-// consider decides over a reading that no event brought. l.mu is held.
-func (l *level) consider(b band, r reading) guardMove {
-	high, _ := l.high.Bytes()
-	switch {
-	case l.guarded && l.stuck(r.at):
-		return guardMove{kind: letGo, high: b.top, why: "nobody held it at its limit"}
-	case l.guarded && (l.always() || l.innerGuarded()):
-		return guardMove{kind: stay}
-	case l.guarded:
-		return whileGuarded(b, l.since, &l.trail, r)
-	default:
-		return whileIdle(b, high, &l.trail, r)
-	}
-}
-
-// glance is reading, but for what is far from its limit: there all memory is
-// taken for real, which memory.stat need not be read for.
-func (l *level) glance(b band, now time.Time) (reading, error) {
-	current, err := l.dir.number(fileCurrent)
-	if err != nil || current < b.base/2 {
-		return reading{at: now, real: current}, err
-	}
-	return l.reading(now)
-}
-
-// innerGuarded reports whether a limit inside l is guarded: l's guard may not go
-// before that, or whoever shares l would be the only one left to kill.
-func (l *level) innerGuarded() bool {
-	return slices.ContainsFunc(l.family(), func(n *level) bool { return n != l && n.up.Load() })
-}
-
-// carry does in its own time what sample saw reason for.
-func (l *level) carry() {
-	l.decide(func(b band, r reading) guardMove {
-		l.complain(l.rescan())
-		l.marks = nil
-		if l.guarded {
-			l.marks = l.usages()
-		}
-		move := l.consider(b, r)
-		if l.guarded && move.kind == letGo && l.stuck(r.at) {
-			l.fs.log.Warn("nothing was frozen at its limit; the kernel decides", "cgroup", l.dir.path)
-		}
-		return move
-	})
-}
-
-// stuck reports whether the limit has been hit for a while and still is.
-func (l *level) stuck(now time.Time) bool {
-	first, last := l.firstOf.Load(), l.hit.Load()
-	return first != 0 && now.Sub(time.Unix(0, first)) > stuckAfter && now.Sub(time.Unix(0, last)) < 2*time.Second
 }
 
 // mayGuard reports whether the budget has room for one more guard.

@@ -54,6 +54,7 @@ type level struct {
 	high    policy.Limit // memory.high as it is
 	guarded bool
 	since   time.Time // when the guard was put up
+	barred  time.Time // no guard before that
 	trail   trail
 	marks   map[string]uint64 // usage of the children when last looked at
 	scores  exemption

@@ -56,7 +56,7 @@ sh /job.sh
 status=$?
 if [ $status -ne 0 ]; then
 	echo "guest: the kernel's last words:"
-	dmesg | tail -n 60
+	dmesg | grep -E "Killed process|oom-kill:|invoked oom|\] \[ "; dmesg | tail -n 60
 fi
 # A panic must still be seen; whatever is left of the job's output must not.
 echo "guest-exit: $status"
