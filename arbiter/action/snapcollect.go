@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	maxProcesses = 1000                   // in snapshot.json
-	maxArgs      = 50                     // processes whose arguments are read
-	maxArgsText  = 400                    // characters of one process' arguments
-	maxMapped    = 5                      // processes whose mappings are read
-	maxMappings  = 15                     // mappings of each
-	lockedRead   = 400 * time.Millisecond // for a read that needs the target's mmap lock
-	maxHanging   = 3                      // such reads abandoned before the rest is left out
+	maxProcesses = 1000        // in snapshot.json
+	maxArgs      = 50          // processes whose arguments are read
+	maxArgsText  = 400         // characters of one process' arguments
+	maxMapped    = 5           // processes whose mappings are read
+	maxMappings  = 15          // mappings of each
+	lockedRead   = time.Second // for a read that needs the target's mmap lock
+	maxHanging   = 3           // such reads abandoned before the rest is left out
 )
 
 // A collector gathers a report. Nothing it fails at ends it: that goes into

@@ -140,6 +140,9 @@ func (h heldGroup) check(t *testing.T, child *testkit.Child) {
 		t.Fatal(err)
 	}
 	for _, m := range r.Missing {
+		if strings.HasPrefix(m, "mappings of") && strings.Contains(m, "deadline exceeded") {
+			continue // a slow machine: given up as it should be
+		}
 		if !strings.HasPrefix(m, "kernel log:") && !strings.HasPrefix(m, "node pressure:") {
 			t.Errorf("not read: %s", m)
 		}
