@@ -199,6 +199,17 @@ func (c *v1) setMark(usage uint64, level *node) {
 	c.mark, c.hit = usage, level
 }
 
+// lookAt notes usage, to tell later who grew.
+func (c *v1) lookAt() {
+	usage, err := c.self.dir.number(fileUsage)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mark = usage
+}
+
 // stopsFor reports whether c is being held because the limit of n was hit.
 func (c *v1) stopsFor(n *node) bool {
 	c.mu.Lock()

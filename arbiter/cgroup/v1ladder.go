@@ -176,24 +176,27 @@ func (n *node) climbed(l *ladder) {
 	}
 	now := height{time.Now(), usage}
 	before, judge := l.step(now)
-	if !judge {
+	guarded := n.membersOf((*v1).holds)
+	if judge && len(guarded) > 0 {
+		n.judge(l, before, now, fastest(guarded))
+	}
+	for _, c := range guarded {
+		c.lookAt()
+	}
+}
+
+// judge tells that the limit of n is as good as hit by c, if c is the one that
+// grew: at an ancestor it can be somebody who is not guarded.
+func (n *node) judge(l *ladder, before, now height, c *v1) {
+	if now.usage <= before.usage || c.growth() < (now.usage-before.usage)/2 || c.stopsFor(n) {
 		return
 	}
 	stat, err := n.dir.memoryStat()
 	if err != nil {
 		return
 	}
-	why, near := l.near(before, now, usage-min(stat.activeFile+stat.inactiveFile, usage))
-	if !near {
-		return
-	}
-	guarded := n.membersOf((*v1).holds)
-	for _, c := range guarded {
-		if c.stopsFor(n) {
-			return
-		}
-	}
-	if len(guarded) > 0 {
-		fastest(guarded).tellLimit(n, now.at, why)
+	why, near := l.near(before, now, now.usage-min(stat.activeFile+stat.inactiveFile, now.usage))
+	if near {
+		c.tellLimit(n, now.at, why)
 	}
 }
