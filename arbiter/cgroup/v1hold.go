@@ -46,6 +46,7 @@ func (c *v1) Freeze(ctx context.Context) error {
 	}
 	c.setState(HeldNow)
 	c.fs.changed("frozen", c.path)
+	c.thawCondemned()
 	return nil
 }
 
