@@ -1,8 +1,10 @@
 package casebook
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"path/filepath"
 	"slices"
@@ -102,12 +104,12 @@ func (b *Book) Interrupted() ([]*Case, error) {
 	var cases []*Case
 	var errs []error
 	for _, id := range ids {
+		if b.liveCase(id) != nil || b.isClosed(id) {
+			continue
+		}
 		r, err := b.record(id)
 		if err != nil {
 			errs = append(errs, err)
-			continue
-		}
-		if !r.Closed.IsZero() || b.liveCase(id) != nil {
 			continue
 		}
 		c, err := b.reopen(r)
@@ -117,6 +119,27 @@ func (b *Book) Interrupted() ([]*Case, error) {
 		cases = append(cases, c)
 	}
 	return cases, errors.Join(errs...)
+}
+
+// isClosed looks at no more of a record than that: there may be thousands, and
+// the daemon guards nothing before it has looked at all of them.
+func (b *Book) isClosed(id string) bool {
+	root, err := b.caseRoot(id)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	f, err := openRegular(root, recordFile)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head struct {
+		ID     string    `json:"id"`
+		Closed time.Time `json:"closed"`
+	}
+	err = json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&head)
+	return err == nil && head.ID == id && !head.Closed.IsZero()
 }
 
 // reopen makes a case of an earlier daemon writable.

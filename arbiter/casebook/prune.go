@@ -24,8 +24,9 @@ func (b *Book) Prune(now time.Time) ([]string, error) {
 	ids = slices.DeleteFunc(ids, func(id string) bool { return b.liveCase(id) != nil })
 	var removed []string
 	var errs []error
+	crowded := b.crowded()
 	for i, id := range ids {
-		why, err := b.prunable(id, len(ids)-i, now)
+		why, err := b.prunable(id, len(ids)-i, crowded, now)
 		if why != "" && err == nil {
 			err = b.remove(id)
 		}
@@ -36,31 +37,40 @@ func (b *Book) Prune(now time.Time) ([]string, error) {
 		if why != "" {
 			b.log.Info("case removed", "case", id, "reason", why)
 			removed = append(removed, id)
+			crowded = b.crowded()
 		}
 	}
 	return removed, errors.Join(errs...)
 }
 
 // prunable says why a case has to go; left counts it and those newer than it.
-func (b *Book) prunable(id string, left int, now time.Time) (why string, err error) {
-	at, _ := TimeOf(id)
-	if r, err := b.record(id); err == nil && r.Closed.After(at) {
-		at = r.Closed
-	}
+func (b *Book) prunable(id string, left int, crowded string, now time.Time) (why string, err error) {
 	switch {
-	case b.limits.Retain > 0 && now.Sub(at) > b.limits.Retain:
+	case b.old(id, now):
 		return "older than retain", nil
 	case b.limits.MaxCases > 0 && left > b.limits.MaxCases:
 		return "more cases than are kept", nil
-	}
-	if why = b.crowded(); why == "" {
+	case crowded == "":
 		return "", nil
 	}
 	size, err := b.caseUse(id)
 	if err != nil || size < worthwhile {
 		return "", err
 	}
-	return why, nil
+	return crowded, nil
+}
+
+// old judges by the id where it can: a case closes after it opened. One whose
+// record cannot be read goes by its id alone.
+func (b *Book) old(id string, now time.Time) bool {
+	at, _ := TimeOf(id)
+	if b.limits.Retain <= 0 || now.Sub(at) <= b.limits.Retain {
+		return false
+	}
+	if r, err := b.record(id); err == nil && r.Closed.After(at) {
+		at = r.Closed
+	}
+	return now.Sub(at) > b.limits.Retain
 }
 
 // crowded says which of the disk limits is broken now.
