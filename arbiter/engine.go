@@ -91,6 +91,7 @@ func New(o Options) (*Engine, error) {
 		containers: map[string]*container{}, cases: map[string]*Case{},
 		health: map[string]api.SourceStatus{}, disarmed: map[string]bool{},
 	}
+	e.fs.MaxGuarded = o.Budget.Armed
 	e.caseCtx, e.endCases = context.WithCancelCause(context.Background())
 	e.afterCtx, e.endAfter = context.WithCancel(context.Background())
 	e.metrics = newMetrics(e)

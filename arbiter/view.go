@@ -97,6 +97,9 @@ func (e *Engine) Status() api.Status {
 		BorrowedBytes: borrowed, BorrowedMax: e.budgets.max.BorrowedBytes,
 		Disarmed: []string{}, Degraded: e.degraded(),
 	}
+	if e.fs.Version() == 2 {
+		s.Armed = e.fs.Guarding() // v2 arms by memory.high; only guards count
+	}
 	s.StateDir, s.StateBytes = e.book.Dir(), e.book.UsedBytes()
 	e.mu.Lock()
 	defer e.mu.Unlock()

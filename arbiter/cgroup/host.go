@@ -96,5 +96,8 @@ func (s *FS) DropGuards(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Guarding is how many limits are guarded by scores now, of MaxGuarded (v2).
+func (s *FS) Guarding() int { return int(s.guards.Load()) }
+
 // AllowGuards ends DropGuards.
 func (s *FS) AllowGuards() { s.noGuards.Store(false) }

@@ -24,6 +24,12 @@ const stopWithin = 15 * time.Second
 // releaseWithin bounds a release.
 const releaseWithin = 10 * time.Second
 
+// releaseTries and releaseRetry are for what is still locked.
+const (
+	releaseTries = 4
+	releaseRetry = 100 * time.Millisecond
+)
+
 // Waits between two starts of a worker that died.
 const (
 	restartFirst = time.Second
@@ -173,14 +179,26 @@ func (s *supervisor) attend(ctx context.Context, p *os.Process, exited <-chan er
 	}
 }
 
-// release lets go of whatever the worker left.
+// release lets go of whatever the worker left. A child that the worker was
+// just starting can hold its locks for a moment longer than the worker lived,
+// so what is locked is tried again; what another daemon owns stays locked.
 func (s *supervisor) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
-	report, err := s.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
-	report.Log(s.log)
-	if err != nil {
-		s.log.Error("release", "error", err)
+	for try := 1; ; try++ {
+		report, err := s.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
+		report.Log(s.log)
+		if err != nil {
+			s.log.Error("release", "error", err)
+		}
+		if len(report.Skipped) == 0 || try == releaseTries {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(releaseRetry):
+		}
 	}
 }
 
