@@ -41,7 +41,7 @@ func allOK(t *testing.T, rec casebook.Record) {
 }
 
 // The example for native services: a core of the standing process, then a kill.
-func TestKernelExampleNativeCore(t *testing.T) {
+func TestExampleNativeCore(t *testing.T) {
 	g := group(t, 64*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: example(t, "50-native-core.toml", g)})
 	l := r.leak(g, "--rate", "200MiB/s")
@@ -61,7 +61,7 @@ func TestKernelExampleNativeCore(t *testing.T) {
 }
 
 // The second chance: half as much room again, then a kill with notice.
-func TestKernelExampleRaiseOnce(t *testing.T) {
+func TestExampleRaiseOnce(t *testing.T) {
 	g := group(t, 64*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: example(t, "30-raise-once-then-kill.toml", g)})
 	l := r.leak(g, "--rate", "100MiB/s")
@@ -80,7 +80,7 @@ func TestKernelExampleRaiseOnce(t *testing.T) {
 }
 
 // Batch jobs: warned early, beside the job, then resumed four times.
-func TestKernelExampleBatch(t *testing.T) {
+func TestExampleBatch(t *testing.T) {
 	g := group(t, 64*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: example(t, "20-batch-resume.toml", g)})
 	l := r.leak(g, "--rate", "20MiB/s", "--ceiling", "110MiB", "--verify")
@@ -110,7 +110,7 @@ func TestKernelExampleBatch(t *testing.T) {
 }
 
 // Hold for an operator, who resumes it.
-func TestKernelExampleHold(t *testing.T) {
+func TestExampleHold(t *testing.T) {
 	g := group(t, 64*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: example(t, "10-hold-for-operator.toml", g)})
 	l := r.leak(g, "--rate", "200MiB/s", "--ceiling", "70MiB", "--verify")
@@ -137,7 +137,7 @@ func TestKernelExampleHold(t *testing.T) {
 
 // Observe all: the kernel decides as ever, and the case says what would have
 // been done.
-func TestKernelExampleObserve(t *testing.T) {
+func TestExampleObserve(t *testing.T) {
 	g := group(t, 64*mib)
 	r := newRig(t, settings{groups: []*testkit.Group{g}, policy: example(t, "90-observe-all.toml", g)})
 	r.run("supervise")
