@@ -2,6 +2,22 @@
 // lints them, matches containers, and turns a rule and a set of facts into a
 // plan. It is pure: no files, no network, no clock, no kernel, no log, so the
 // daemon, `arbiterctl lint`, `explain` and `replay` cannot disagree.
+//
+// # The way of a policy
+//
+//	policy.go, options.go  the types; their struct tags are the language
+//	tomlscan.go, index.go  a position for every key (the library has none)
+//	strict.go              TOML into tagged structs, arbiter.toml's too
+//	decode.go, hints.go    rules, and each step against its action's own keys
+//	check*.go, shadow.go   what is wrong with a rule, alone and among others
+//	lint.go                what a node's memory and budgets add to that
+//	match.go, choose.go    which rule a container gets, and why not another
+//	plan.go                a rule and facts into steps, freezes and raises
+//	explain.go, replay.go  the same decisions in words
+//	reference.go, schema.go  manual page, reference and JSON Schema from the tags
+//
+// A key is added by a field with its tags, a check if one key shows more than
+// its type does, a case in testdata/lint, and `go generate`.
 package policy
 
 import (
