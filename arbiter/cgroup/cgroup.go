@@ -1,5 +1,3 @@
-// Package cgroup arms, watches, freezes, raises and kills memory cgroups, on
-// cgroup v1 and v2. It is the one place that knows how the two differ.
 package cgroup
 
 import (

@@ -1,6 +1,7 @@
 package cgroup_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
@@ -39,5 +40,66 @@ func TestKernelV1HoldRaiseKill(t *testing.T) {
 	}
 	if n := group.Kills(); n != 0 {
 		t.Errorf("the kernel killed %d", n)
+	}
+}
+
+// TestKernelV1Observe changes nothing in the kernel and tells all the same.
+func TestKernelV1Observe(t *testing.T) {
+	testkit.Need(t, testkit.V1Memory)
+	group := testkit.Tree(t, testkit.Options{Limit: 32 * mib})
+	g := newGuard(t)
+	c, err := g.Get(group.Path)
+	must(t, err)
+	_, err = c.Arm(t.Context(), cgroup.ArmOptions{Observe: true, Sample: true})
+	must(t, err)
+	if group.Record() != "" || group.Key("memory.oom_control", "oom_kill_disable") != 0 {
+		t.Error("something was changed")
+	}
+	g.await(cgroup.EventSample, c)
+	child := group.Start(testkit.Load{Kind: testkit.Anon})
+	e := g.await(cgroup.EventLimit, c)
+	if e.Level != group.Path {
+		t.Errorf("level %s", e.Level)
+	}
+	child.Await()
+	if group.Kills() == 0 {
+		t.Error("the kernel did not kill")
+	}
+	must(t, c.Disarm(t.Context()))
+}
+
+func TestKernelReservedAndGlob(t *testing.T) {
+	testkit.Need(t, testkit.Memory)
+	tree := testkit.Tree(t, testkit.Options{})
+	ctr := tree.Child("a.service", testkit.Options{})
+	child := ctr.Start(testkit.Load{Kind: testkit.Sleep})
+	g := newGuard(t)
+	for pattern, want := range map[string][]string{
+		tree.Path + "/*.service":    {ctr.Path},
+		tree.Path + "/**":           {ctr.Path},
+		tree.Path:                   {tree.Path},
+		tree.Path + "/*/*":          nil,
+		"/no-such-directory-here/*": nil,
+	} {
+		got, err := g.Glob([]string{pattern})
+		must(t, err)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", pattern, got, want)
+		}
+	}
+	if why, reserved := g.Reserved(ctr.Path); reserved {
+		t.Errorf("%s is reserved: %s", ctr.Path, why)
+	}
+	for _, p := range []string{ctr.Path, tree.Path} {
+		if _, reserved := g.Reserved(p, child.Pid); !reserved {
+			t.Errorf("%s holds the asking process and is not reserved", p)
+		}
+	}
+	if _, reserved := g.Reserved("/"); !reserved {
+		t.Error("the root is not reserved")
+	}
+	tree.Place(child.Pid) // a sibling of ctr now
+	if _, reserved := g.Reserved(ctr.Path, child.Pid); reserved {
+		t.Error("a cgroup without the asking process is reserved")
 	}
 }

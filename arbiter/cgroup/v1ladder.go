@@ -108,6 +108,9 @@ func (l *ladder) near(before, now height, unreclaimable uint64) (why string, nea
 // kernel waits for a grace period (some 10 ms) for each, so that happens in the
 // background, one node after the other. n.mu is held.
 func (n *node) setLadder(shown limits) {
+	if n.ladderFor == shown.memory {
+		return
+	}
 	n.ladder.close()
 	n.ladder, n.ladderFor = nil, shown.memory
 	if shown.memory < noLimitBytes && len(rungsFor(shown.memory)) > 0 {
