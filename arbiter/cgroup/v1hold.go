@@ -233,9 +233,13 @@ func (n *nudger) raise(level *node) (bool, error) {
 	if level.rec == nil {
 		return false, nil // not ours: somebody else's guard, or none
 	}
-	if _, ok := n.touched[level]; !ok {
+	before, again := n.touched[level]
+	switch {
+	case !again:
 		n.touched[level] = shown
 		level.busy.Add(1)
+	case level.dir.setLimits(shown, before) == nil:
+		shown = before // only a raise wakes, and so the room stays one page
 	}
 	want := shown
 	want.memory += nudgeBytes
