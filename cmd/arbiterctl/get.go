@@ -121,8 +121,11 @@ func (a *app) getArtifact(ctx context.Context, id string, x casebook.Artifact, t
 	if to == "" {
 		to = filepath.Base(x.Name)
 	}
-	if x.Partial {
+	switch {
+	case x.Partial:
 		a.hint("%s is only half written: %s", x.Name, oneLine(x.Why))
+	case x.SHA256 == "":
+		a.hint("%s has no sha256 recorded yet: it is not compared", x.Name)
 	}
 	if to == "-" {
 		r, size, err := a.api().Artifact(ctx, id, x.Name, 0)
