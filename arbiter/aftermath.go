@@ -109,11 +109,13 @@ func (e *Engine) afterwards(ctx context.Context, c *Case) {
 	})
 }
 
-// resumed counts a resume verdict against the container's rule.
+// resumed counts a resume verdict, just before the container runs. Limits met
+// from then on are news.
 func (e *Engine) resumed(ct *container) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ct.resumes++
+	ct.again = nil
 }
 
 // granted notes how much room a container has above its original limit.

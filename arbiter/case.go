@@ -100,11 +100,11 @@ func (c *Case) run(ctx context.Context) {
 
 // do runs one piece of work, and listens meanwhile. What cannot wait for the
 // work's end cancels it; work that ignores that is abandoned.
-func (c *Case) do(ctx context.Context, work func(context.Context) event) {
+func (c *Case) do(ctx context.Context, work func(context.Context, state) event) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	result := make(chan event, 1)
-	go func() { result <- work(ctx) }()
+	go func(s state) { result <- work(ctx, s) }(c.st)
 	for {
 		select {
 		case ev := <-result:
@@ -178,6 +178,9 @@ func (c *Case) apply(ev event) {
 	}
 	c.mu.Lock()
 	before := c.st
+	if ev.fired != nil {
+		c.fired = *ev.fired
+	}
 	c.st = transition(c.st, ev)
 	if c.st.op != before.op || c.st.phase != before.phase {
 		c.progress = ""
@@ -222,8 +225,8 @@ func (c *Case) startDeadline() {
 }
 
 // open stops the container, if the case is to hold it.
-func (c *Case) open(ctx context.Context) event {
-	if !c.st.hold {
+func (c *Case) open(ctx context.Context, s state) event {
+	if !s.hold {
 		return event{kind: evBeside}
 	}
 	fctx, cancel := context.WithTimeout(ctx, freezeTimeout)

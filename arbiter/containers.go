@@ -31,6 +31,7 @@ type container struct {
 	armed    bool     // holds a place in the armed budget
 
 	open    *Case
+	again   *cgroup.Event        // the limit was met again since the open case let it run
 	ended   map[string]time.Time // rule name → when its last case closed
 	resumes int
 	granted uint64      // bytes above the original limit since a resume
@@ -183,7 +184,7 @@ func (e *Engine) guard(ctx context.Context, ct *container) error {
 	}
 	rules, why := e.rulesFor(ct, u.BaseLimit)
 	o := armOptions(rules)
-	if !o.Hold && !o.Sample && !o.Observe && o.PressureOver == 0 {
+	if len(why) > 0 || o == (cgroup.ArmOptions{}) {
 		err := ct.cg.Disarm(ctx)
 		e.leaveArmed(ct)
 		return errors.Join(e.notGuarded(ct, rules, nil, why...), err)
@@ -224,7 +225,8 @@ func (e *Engine) leaveArmed(ct *container) {
 	}
 }
 
-// rulesFor is the winner of each trigger, or why no rule is to be applied.
+// rulesFor is the winner of each trigger, and why they are not to be applied
+// now, if they are not.
 func (e *Engine) rulesFor(ct *container, limit policy.Limit) ([]*policy.Rule, []string) {
 	if why, reserved := e.fs.Reserved(ct.id.Cgroup); reserved {
 		return nil, []string{"never matched: " + why}
@@ -236,11 +238,11 @@ func (e *Engine) rulesFor(ct *container, limit policy.Limit) ([]*policy.Rule, []
 	case len(rules) == 0:
 		return nil, nil
 	case e.disarmedAll:
-		return nil, []string{"disarmed by an operator until reload"}
+		return rules, []string{"disarmed by an operator until reload"}
 	case e.disarmed[ct.id.Cgroup]:
-		return nil, []string{"disarmed by an operator until reload"}
+		return rules, []string{"disarmed by an operator until reload"}
 	case time.Now().Before(ct.quiet):
-		return rules[:0], []string{fmt.Sprintf("given back to the kernel; guarded again within %s", rearmAfter)}
+		return rules, []string{fmt.Sprintf("given back to the kernel; guarded again within %s", rearmAfter)}
 	}
 	return rules, nil
 }
@@ -276,7 +278,14 @@ func (e *Engine) forget(ctx context.Context, ct *container) {
 	}
 	e.mu.Unlock()
 	e.leaveArmed(ct)
-	e.budgets.giveBack(ct.granted)
+	e.mu.Lock()
+	granted := ct.granted
+	ct.granted = 0
+	if ct.lower != nil {
+		ct.lower.Stop()
+	}
+	e.mu.Unlock()
+	e.budgets.giveBack(granted)
 	if ct.cg == nil {
 		return
 	}

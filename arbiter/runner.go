@@ -13,7 +13,7 @@ import (
 )
 
 // plan takes the facts, chooses the rule and makes the plan.
-func (c *Case) plan(ctx context.Context) event {
+func (c *Case) plan(ctx context.Context, s state) event {
 	facts, err := c.facts(ctx)
 	if errors.Is(err, cgroup.ErrGone) {
 		return event{kind: evGone, why: "the container vanished before its facts were taken"}
@@ -25,10 +25,10 @@ func (c *Case) plan(ctx context.Context) event {
 	if rule == nil {
 		return event{kind: evGiveUp, why: fmt.Sprintf("no rule covers the runtime %q", facts.Runtime)}
 	}
-	if rule.Mode != policy.Enforce && c.st.hold {
+	if rule.Mode != policy.Enforce && s.hold {
 		return event{kind: evGiveUp, why: fmt.Sprintf("the runtime is %q, for which rule %s has mode = %q", facts.Runtime, rule.Name, rule.Mode)}
 	}
-	if !rule.AllowFUSE && c.st.hold && c.e.servesFUSE(ctx, c.ct) {
+	if !rule.AllowFUSE && s.hold && c.e.servesFUSE(ctx, c.ct) {
 		return event{kind: evGiveUp, why: "the container serves a FUSE file system, whose users would hang; allow-fuse is not set"}
 	}
 	facts.Resumes, facts.InCooldown = c.e.history(c.ct, rule)
@@ -61,10 +61,10 @@ func (c *Case) facts(ctx context.Context) (policy.Facts, error) {
 
 // operate carries out the plan's present operation. The kernel's operations
 // are short and bounded, and are not cut off in the middle.
-func (c *Case) operate(ctx context.Context) event {
-	op := c.st.plan.Ops[c.st.op]
+func (c *Case) operate(ctx context.Context, s state) event {
+	op := s.plan.Ops[s.op]
 	if op.Kind == policy.OpStep {
-		return event{kind: evOp, step: c.runStep(ctx, op.Step)}
+		return event{kind: evOp, step: c.runStep(ctx, s, op.Step)}
 	}
 	kctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), freezeTimeout)
 	defer cancel()
@@ -119,8 +119,8 @@ func (c *Case) borrow(ctx context.Context, bytes uint64) error {
 }
 
 // runStep runs one action with its deadline and words how it went.
-func (c *Case) runStep(ctx context.Context, i int) casebook.StepRecord {
-	step := c.st.plan.Steps[i]
+func (c *Case) runStep(ctx context.Context, s state, i int) casebook.StepRecord {
+	step := s.plan.Steps[i]
 	r := casebook.StepRecord{Name: step.Name, Action: step.Action, Started: time.Now()}
 	act, err := action.New(step)
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *Case) runStep(ctx context.Context, i int) casebook.StepRecord {
 	sctx, cancel := context.WithTimeout(ctx, step.Timeout)
 	defer cancel()
 	r.Started = time.Now()
-	res, err := c.bounded(sctx, act, c.env(sctx, step))
+	res, err := c.bounded(sctx, act, c.env(sctx, s.rule, step))
 	r.Elapsed = time.Since(r.Started)
 	r.Summary, r.Details = res.Summary, res.Details
 	r.Result = resultOf(ctx, err)
@@ -201,9 +201,9 @@ func resultOf(outer context.Context, err error) string {
 }
 
 // env is what an action may use as long as ctx, the step's, is not done.
-func (c *Case) env(stepCtx context.Context, step policy.Step) action.Env {
+func (c *Case) env(stepCtx context.Context, rule *policy.Rule, step policy.Step) action.Env {
 	return action.Env{
-		Case: c.id, CaseJSON: c.json, Facts: c.rec.Facts, Rule: c.st.rule, Step: step,
+		Case: c.id, CaseJSON: c.json, Facts: c.record().Facts, Rule: rule, Step: step,
 		Cgroup: c.ct.cg, Proc: c.e.proc,
 		Artifacts: c.artifacts(step.Name),
 		Log:       c.log.With("step", step.Name, "action", step.Action),

@@ -102,6 +102,8 @@ type event struct {
 	// decided before it.
 	more bool
 	ack  chan<- struct{} // closed once the event is taken in
+
+	fired *trigger // evEscalate: what the case is about from now on
 }
 
 // interrupts reports whether the event ends a step that is running.
@@ -140,6 +142,9 @@ func (s state) after(e event) state {
 	case evOp:
 		return s.opEnded(e).settleUnless(e.more)
 	case evDeadline:
+		if s.phase != stepping {
+			return s // the steps are over
+		}
 		return s.endSteps(e, fmt.Sprintf("the steps' deadline of %s passed", s.rule.Verdict.Deadline)).settle()
 	case evOtherwise:
 		return s.endSteps(e, e.why).settle()

@@ -52,6 +52,7 @@ func (e *Engine) handle(ev cgroup.Event) {
 func (e *Engine) atLimit(ct *container, ev cgroup.Event) {
 	if c := ct.open; c != nil {
 		if c.holds() {
+			ct.again = &ev
 			c.post(event{kind: evLimitAgain, at: ev.At, why: ev.Why})
 			return
 		}
@@ -72,8 +73,8 @@ func (e *Engine) escalate(c *Case, ct *container, ev cgroup.Event) {
 		return
 	}
 	c.hasPlace.Store(true)
-	c.fired = trigger{kind: policy.OnLimit, rules: rules, at: ev.At, level: ev.Level, why: ev.Why, hold: true}
-	c.post(event{kind: evEscalate, at: ev.At, why: ev.Why})
+	fired := trigger{kind: policy.OnLimit, rules: rules, at: ev.At, level: ev.Level, why: ev.Why, hold: true}
+	c.post(event{kind: evEscalate, at: ev.At, why: ev.Why, fired: &fired})
 }
 
 // sampled opens a case if usage or growth is past a rule's mark.
@@ -128,7 +129,8 @@ func mayHold(candidates []*policy.Rule) bool {
 func (e *Engine) open(ct *container, ev cgroup.Event, kind policy.TriggerKind, why func(*policy.Rule) string) {
 	for _, list := range ct.triggers {
 		r := first(list)
-		if ct.open != nil || r.Trigger.On != kind || kind != policy.OnLimit && e.cooling(ct, r) {
+		atOnce := kind == policy.OnLimit && r.Mode == policy.Enforce // whoever is held already has no time to cool down
+		if ct.open != nil || r.Trigger.On != kind || !atOnce && e.cooling(ct, r) {
 			continue
 		}
 		if text := why(r); text != "" {
@@ -174,7 +176,7 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 			c.hasPlace.Store(true)
 		}
 	}
-	ct.open = c
+	ct.open, ct.again = c, nil
 	e.cases[id] = c
 	e.wg.Add(1)
 	go func() {
@@ -233,6 +235,10 @@ func (e *Engine) caseClosed(ctx context.Context, c *Case) {
 		time.AfterFunc(rearmAfter, func() { e.queue.add(ct.id.Cgroup) })
 	case casebook.OutcomeKill, casebook.OutcomeGone:
 		ct.resumes = 0
+	case casebook.OutcomeResume:
+		if again := ct.again; again != nil {
+			defer e.handle(*again)
+		}
 	}
 	e.mu.Unlock()
 	if c.hasPlace.Load() {

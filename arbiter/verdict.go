@@ -108,7 +108,7 @@ func (c *Case) killLargest(ctx context.Context) error {
 	if err := c.e.waitExit(ctx, pid); err != nil {
 		return err
 	}
-	return c.afterwards(ctx)
+	return c.borrow(ctx, 0)
 }
 
 // resume lets the container go on with more room.
@@ -131,10 +131,10 @@ func (c *Case) resume(ctx context.Context) error {
 	} else if err := c.borrow(ctx, 0); err != nil {
 		return err
 	}
+	c.e.resumed(c.ct)
 	if err := c.ct.cg.Thaw(ctx); err != nil {
 		return err
 	}
-	c.e.resumed(c.ct)
 	return nil
 }
 
