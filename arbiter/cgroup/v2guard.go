@@ -45,7 +45,7 @@ func (l *level) notified() {
 			go c.countKills()
 		}
 	}
-	if e.high > before.high || e.oom > before.oom {
+	if e.high > before.high || e.oom > before.oom && !l.up.Load() {
 		l.work.ask(l.react)
 	}
 }

@@ -15,11 +15,17 @@ import (
 // score is the oom_score_adj of a process.
 func score(t *testing.T, pid int) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	defer f.Close()
+	b := make([]byte, 16)
+	got, err := f.Read(b) // in one go: it may change between two
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b[:got])))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,12 +37,20 @@ type scoreboard struct{ proc string }
 
 func (b scoreboard) file(pid int) string { return b.proc + "/" + strconv.Itoa(pid) + "/oom_score_adj" }
 
+// read takes one read(2): the kernel makes the text anew for each, and two
+// could give halves of different values.
 func (b scoreboard) read(pid int) (int, error) {
-	raw, err := os.ReadFile(b.file(pid))
+	f, err := os.Open(b.file(pid))
 	if err != nil {
 		return 0, processGone(err)
 	}
-	adj, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	defer f.Close()
+	var text [16]byte
+	n, err := f.Read(text[:])
+	if err != nil {
+		return 0, processGone(err)
+	}
+	adj, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
 	if err != nil {
 		return 0, fmt.Errorf("parse oom_score_adj of %d: %w", pid, err)
 	}
