@@ -110,6 +110,10 @@ func (r *release) dir(ctx context.Context, d *dir, in inherited) error {
 		return ignoreGone(err)
 	}
 	defer l.unlock()
+	// Read it again: until the lock was ours, its owner may have lived.
+	if rec, err = d.record(); err != nil || rec == nil {
+		return errors.Join(ignoreGone(err), r.children(ctx, d, inherited{}))
+	}
 	if rec.Inherited {
 		in.flag = true
 		for _, rel := range rec.Flagged {

@@ -35,7 +35,9 @@ func (c *v1) thawCondemned() {
 			ctx, cancel := context.WithTimeout(context.Background(), condemnedEvery)
 			defer cancel()
 			if err := c.Thaw(ctx); err == nil {
-				c.emit(Event{Kind: EventFreezerChanged, At: time.Now(), Why: "somebody else killed it while it was held: thawed, so that it can die"})
+				c.fs.watch.post(func() {
+					c.emit(Event{Kind: EventFreezerChanged, At: time.Now(), Why: "somebody else killed it while it was held: thawed, so that it can die"})
+				})
 				return
 			}
 		}

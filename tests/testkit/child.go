@@ -107,7 +107,8 @@ func (g *Group) Start(l Load) *Child {
 		_ = c.cmd.Wait()
 		close(c.end)
 	}()
-	g.t.Cleanup(func() { _ = unix.Kill(c.Pid, unix.SIGKILL) })
+	// Not by its pid, which may be somebody else's by then.
+	g.t.Cleanup(func() { _ = c.cmd.Process.Kill() })
 	g.Place(c.Pid)
 	if _, err := gate.Write([]byte("go\n")); err != nil {
 		g.t.Fatal(err)
