@@ -229,6 +229,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: permission denied on %s; be root or a member of its group", ErrUnreachable, c.socket)
 	case errors.Is(err, os.ErrDeadlineExceeded), ctx.Err() != nil:
 		return fmt.Errorf("%w: %s does not answer", ErrUnreachable, c.socket)
+	case cutOff(err):
+		return fmt.Errorf("%w: it closed the connection", ErrUnreachable)
 	}
 	return fmt.Errorf("%w on %s: %w", ErrUnreachable, c.socket, err)
 }
@@ -238,8 +240,14 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+	if cutOff(err) {
 		return fmt.Errorf("%w: it closed the connection", ErrUnreachable)
 	}
 	return fmt.Errorf("answer of arbiterd: %w", err)
+}
+
+// cutOff reports whether the daemon went away in the middle of a call.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }

@@ -39,6 +39,7 @@ func TestUnreachable(t *testing.T) {
 			if err != nil {
 				return
 			}
+			c.Read(make([]byte, 4096)) // the request
 			c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{"))
 			c.Close()
 		}
