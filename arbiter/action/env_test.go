@@ -153,7 +153,21 @@ func (f *fakeArtifact) Write(p []byte) (int, error) {
 	return f.f.Write(p)
 }
 
-func (f *fakeArtifact) File() FileWriter { return f.f }
+func (f *fakeArtifact) File() FileWriter { return fakeFile{f.f, f} }
+
+// A fakeFile knows the name that it has now.
+type fakeFile struct {
+	*os.File
+	of *fakeArtifact
+}
+
+func (f fakeFile) Name() string {
+	final := filepath.Join(f.of.a.dir, f.of.name)
+	if _, err := os.Stat(final); err == nil {
+		return final
+	}
+	return f.File.Name()
+}
 
 func (f *fakeArtifact) Close() error {
 	if err := f.f.Close(); err != nil {

@@ -56,16 +56,9 @@ func (a HeapDump) convertLater(ctx context.Context, env Env, pid int, core strin
 	}
 	res.Details["convert"] = fmt.Sprintf("arbiterctl convert %s --binaries %s", quote(core), quote(bundle))
 	convert := func(ctx context.Context) error {
-		artifact, err := env.Artifacts.Create(fmt.Sprintf("heap.%d.hprof.zst", pid))
-		if err != nil {
-			return err
-		}
-		out := &dumpFile{Artifact: artifact, max: a.MaxSize.Bytes}
-		if _, err = jvm.Convert(ctx, jvm.Conversion{Core: core, Binaries: bundle}, out); err != nil {
-			artifact.Abort(err)
-			return err
-		}
-		return artifact.Close()
+		out := a.newDumpFile(env, pid)
+		_, err := jvm.Convert(ctx, jvm.Conversion{Core: core, Binaries: bundle}, out)
+		return out.end(err)
 	}
 	res.After = append([]after{convert}, res.After...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/arbiterd/arbiter/arbiter/jvm"
@@ -125,19 +124,11 @@ func (a HeapDump) commander(ctx context.Context, env Env, j *jvm.JVM) (jvm.Comma
 
 // write streams the dump into an artifact and tells its compressed size.
 func (a HeapDump) write(ctx context.Context, env Env, j *jvm.JVM, c jvm.Commander) (jvm.Dump, uint64, error) {
-	artifact, err := env.Artifacts.Create(fmt.Sprintf("heap.%d.hprof.zst", j.Pid()))
-	if err != nil {
-		return jvm.Dump{}, 0, err
-	}
-	out := &dumpFile{Artifact: artifact, max: a.MaxSize.Bytes}
+	out := a.newDumpFile(env, j.Pid())
 	dump, err := jvm.HeapDump(ctx, j, c, jvm.DumpOptions{
 		Live: a.Live, MaxBytes: maxDump(env), Progress: env.Progress,
 	}, out)
-	if err != nil {
-		artifact.Abort(err)
-		return dump, 0, err
-	}
-	return dump, out.written, artifact.Close()
+	return dump, out.written, out.end(err)
 }
 
 // maxDump bounds a dump before compression. References take 8 bytes in it
@@ -152,29 +143,64 @@ func maxDump(env Env) uint64 {
 }
 
 // A dumpFile is an artifact as package jvm writes it: in order, but for a gap
-// that is filled at the end.
+// that is filled at the end. It is created by the first byte: a JVM that gives
+// no dump leaves no file.
 type dumpFile struct {
-	Artifact
+	env          Env
+	name         string
 	max, written uint64
+	artifact     Artifact
 }
 
 var errMaxSize = errors.New("the dump is larger than max-size")
 
+func (a HeapDump) newDumpFile(env Env, pid int) *dumpFile {
+	return &dumpFile{env: env, name: fmt.Sprintf("heap.%d.hprof.zst", pid), max: a.MaxSize.Bytes}
+}
+
+func (f *dumpFile) open() (err error) {
+	if f.artifact == nil {
+		f.artifact, err = f.env.Artifacts.Create(f.name)
+	}
+	return err
+}
+
 func (f *dumpFile) Write(p []byte) (int, error) {
+	if err := f.open(); err != nil {
+		return 0, err
+	}
 	f.written += uint64(len(p))
 	if f.max > 0 && f.written > f.max {
 		return 0, fmt.Errorf("%w of %s", errMaxSize, policy.FormatBytes(f.max))
 	}
-	return f.Artifact.Write(p)
+	return f.artifact.Write(p)
 }
 
-func (f *dumpFile) WriteAt(p []byte, off int64) (int, error) { return f.File().WriteAt(p, off) }
+func (f *dumpFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.open(); err != nil {
+		return 0, err
+	}
+	return f.artifact.File().WriteAt(p, off)
+}
 
 func (f *dumpFile) Seek(offset int64, whence int) (int64, error) {
-	return f.File().Seek(offset, whence)
+	if err := f.open(); err != nil {
+		return 0, err
+	}
+	return f.artifact.File().Seek(offset, whence)
 }
 
-var _ io.WriterAt = (*dumpFile)(nil)
+// end gives the artifact its name, or leaves it half written and says why.
+func (f *dumpFile) end(err error) error {
+	switch {
+	case f.artifact == nil:
+		return err
+	case err != nil:
+		f.artifact.Abort(err)
+		return err
+	}
+	return f.artifact.Close()
+}
 
 func describeHeap(res *Result, d jvm.Dump, size uint64) {
 	var top []string

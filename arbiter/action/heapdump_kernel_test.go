@@ -185,13 +185,7 @@ func heldLeaker(t testing.TB, home, gc string) (*heldCase, *jvmkit.Container) {
 	h := newHeldCase(t, 256<<20)
 	c := jvmkit.LeakerAtOnce(t, home, jvmkit.Options{UserNS: true, Place: h.group.Place},
 		[]string{"-Xmx1g", "-XX:+Use" + gc + "GC"}, "120", "40")
-	t.Cleanup(func() { // first of all: what is frozen cannot be killed from outside
-		ctx, cancel := context.WithTimeout(context.Background(), jvmkit.Patience)
-		defer cancel()
-		if err := h.real.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
-			t.Errorf("kill: %v", err)
-		}
-	})
+	h.killFirst()
 	h.hold()
 	return h, c
 }
@@ -227,6 +221,19 @@ func BenchmarkKernelHeapDumpAtLimit(b *testing.B) {
 			})
 		}
 	}
+}
+
+// killFirst kills the container when the test ends, before anything else is
+// cleaned up: what is frozen cannot be killed from outside. It is called when
+// the container was started.
+func (h *heldCase) killFirst() {
+	h.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), jvmkit.Patience)
+		defer cancel()
+		if err := h.real.Kill(ctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
+			h.t.Errorf("kill: %v", err)
+		}
+	})
 }
 
 // One dump of each collector. Attempts are allowed for: near the limit one in

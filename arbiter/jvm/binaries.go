@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -150,5 +151,28 @@ func extract(root *os.Root, h *tar.Header, r io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Close())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return alias(root, h.Name)
+}
+
+// soname matches a library's file name as far as programs ask for it.
+var soname = regexp.MustCompile(`^.+\.so\.\d+`)
+
+// alias gives a file the other names under which a core may name it: maps has
+// /usr/lib/x/libz.so.1.3.1 where the loader followed links from /lib/libz.so.1.
+// jhsdb tries each path with ever more of its beginning cut off, down to the
+// last element.
+func alias(root *os.Root, name string) error {
+	base := path.Base(name)
+	for _, short := range []string{base, soname.FindString(base)} {
+		if short == "" || short == name {
+			continue
+		}
+		if err := root.Link(name, short); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }

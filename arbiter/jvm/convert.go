@@ -139,9 +139,21 @@ func (c Conversion) jhsdb(ctx context.Context, home, root, exe, heap string) err
 		return ctx.Err()
 	}
 	if err != nil || !bytes.Contains(out.Bytes(), []byte("heap written to")) {
-		return fmt.Errorf("jhsdb: %v: %s", err, firstLine(lastLine(out.Bytes())))
+		return fmt.Errorf("jhsdb: %v: %s", err, cause(out.Bytes()))
 	}
 	return nil
+}
+
+// cause is the line of a Java program's output that names its exception, else
+// the last one.
+func cause(out []byte) string {
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	for _, l := range lines {
+		if bytes.Contains(l, []byte("Exception: ")) || bytes.Contains(l, []byte("Error: ")) {
+			return firstLine(l)
+		}
+	}
+	return firstLine(lines[len(lines)-1])
 }
 
 func (c Conversion) pack(ctx context.Context, heap string, out Output) (Dump, error) {
