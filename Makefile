@@ -59,7 +59,7 @@ fuzz:
 	@set -e; for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' policy cri arbiter); do \
 		for t in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$f); do \
 			echo "== $$t in $$(dirname $$f)"; \
-			$(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); \
+			$(GO) test -run '^$$' -fuzz "^$$t\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$(dirname $$f); \
 		done; \
 	done
 
@@ -75,6 +75,8 @@ install: all
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/arbiter/policy.d etc/policy.d/*.toml
 	install -d -m 0755 $(DESTDIR)/etc/arbiter/policy.d
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/arbiter/examples etc/examples/policy/*.toml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/arbiter etc/policy-reference.md etc/policy.schema.json
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 etc/man/arbiter-policy.5
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/arbiterd.service
 	bin/arbiterctl man --dir $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions

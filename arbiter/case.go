@@ -33,7 +33,7 @@ type Case struct {
 	ct    *container
 	fired trigger
 	log   hclog.Logger
-	curve string // the container's memory before the trigger, as CSV
+	curve curve // the container's memory before the trigger
 	inbox chan event
 	done  chan struct{} // closed when the case is
 
@@ -72,7 +72,9 @@ func (c *Case) post(e event) {
 	select {
 	case c.inbox <- e:
 	default:
-		c.log.Warn("case event dropped", "kind", e.kind)
+		if e.kind != evLimitAgain { // one of many says it all
+			c.log.Warn("case event dropped", "kind", e.kind)
+		}
 	}
 }
 
@@ -205,7 +207,7 @@ func (c *Case) apply(ev event) {
 // held accounts for a container that now stands still.
 func (c *Case) held() {
 	c.e.metrics.triggerToHold.Observe(c.st.heldAt.Sub(c.fired.at).Seconds())
-	c.log.Info("container held", "trigger", c.fired.kind, "why", c.fired.why,
+	c.log.Info("container held", "rule", c.ruleName(), "trigger", c.fired.kind, "why", c.fired.why,
 		"elapsed", c.st.heldAt.Sub(c.fired.at))
 }
 
@@ -219,7 +221,7 @@ func (c *Case) startDeadline() {
 	}
 	c.deadline = time.AfterFunc(d, func() { c.post(event{kind: evDeadline}) })
 	c.mu.Lock()
-	c.rec.Deadline, c.rec.Then = time.Now().Add(d), c.st.rule.Verdict.Otherwise
+	c.rec.Deadline, c.rec.Then = time.Now().Add(d), c.st.wanted().Otherwise
 	c.mu.Unlock()
 	c.e.changed.signal()
 }
@@ -257,7 +259,7 @@ func (c *Case) close(ctx context.Context) {
 	c.mu.Unlock()
 	c.write(fmt.Sprintf("closed: %s", c.st.outcome), map[string]string{"why": c.st.why}, true)
 	c.e.metrics.cases.WithLabelValues(c.ruleName(), string(c.fired.kind), string(c.st.outcome)).Inc()
-	c.log.Info("case closed", "verdict", c.st.verdict, "outcome", c.st.outcome, "why", c.st.why,
+	c.log.Info("case closed", "rule", c.ruleName(), "verdict", c.st.verdict, "outcome", c.st.outcome, "why", c.st.why,
 		"elapsed", now.Sub(c.rec.Opened))
 	c.e.caseClosed(ctx, c)
 }

@@ -25,12 +25,21 @@ func (s state) decide() state {
 	return s
 }
 
+// wanted is the verdict as the plan adjusted it to the facts: otherwise =
+// "resume" is of no use once the resumes are used up.
+func (s state) wanted() policy.Verdict {
+	if s.plan.Rule == "" {
+		return s.rule.Verdict
+	}
+	return s.plan.Verdict
+}
+
 // wantOtherwise remembers that the verdict will be the rule's otherwise.
 func (s state) wantOtherwise(why string) state {
 	if s.operator != "" {
 		return s
 	}
-	s.verdict, s.fallback = s.rule.Verdict.Otherwise, true
+	s.verdict, s.fallback = s.wanted().Otherwise, true
 	s.why = fmt.Sprintf("%s, so otherwise = %q", why, s.verdict)
 	return s
 }
@@ -59,7 +68,7 @@ func (s state) judged(e event) state {
 		return s
 	}
 	failed := fmt.Sprintf("%s failed: %v", s.verdict, e.err)
-	if s.fallback || s.rule == nil || s.rule.Verdict.Otherwise == s.verdict {
+	if s.fallback || s.rule == nil || s.wanted().Otherwise == s.verdict {
 		return s.giveBack(failed)
 	}
 	return s.otherwise(failed)

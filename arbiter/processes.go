@@ -63,14 +63,6 @@ func (e *Engine) waitExit(ctx context.Context, pid int) error {
 	})
 }
 
-// waitEmpty waits until the cgroup has no process left.
-func (e *Engine) waitEmpty(ctx context.Context, cg cgroup.Cgroup) error {
-	return every(ctx, pollExit, func() bool {
-		pids, err := cg.Pids()
-		return err != nil || len(pids) == 0
-	})
-}
-
 // every calls f until it is true or ctx is done.
 func every(ctx context.Context, d time.Duration, f func() bool) error {
 	t := time.NewTicker(d)

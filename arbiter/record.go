@@ -24,7 +24,7 @@ func (c *Case) note(before state) {
 		c.rec.Plan = s.plan.Lines()
 	}
 	if s.phase == waiting {
-		c.rec.Deadline, c.rec.Then = s.until, s.rule.Verdict.Otherwise
+		c.rec.Deadline, c.rec.Then = s.until, s.wanted().Otherwise
 	}
 	if !s.heldAt.IsZero() {
 		c.rec.TriggerToHold = s.heldAt.Sub(c.fired.at)

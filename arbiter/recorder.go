@@ -2,6 +2,7 @@ package arbiter
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -48,6 +49,24 @@ func (c *curve) add(at time.Time, u cgroup.Usage, o RecorderOptions) {
 		c.points = append(c.points[:0], c.points[old:]...)
 	}
 	c.points = append(c.points, point{now, u.Current, u.Unreclaimable})
+}
+
+// keepCurve writes the container's past down among the case's artifacts.
+func (c *Case) keepCurve() {
+	if len(c.curve.points) == 0 {
+		return
+	}
+	c.scribe.write(func() error {
+		a, err := c.artifacts("recorder").Create("memory-curve.csv")
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(a, c.curve.csv()); err != nil {
+			a.Abort(err)
+			return err
+		}
+		return a.Close()
+	})
 }
 
 // csv is the curve as the artifact memory-curve.csv holds it.

@@ -85,7 +85,7 @@ func (s state) settle() state {
 	if s.phase != stepping {
 		return s
 	}
-	for s.op < len(s.plan.Ops) && !s.wanted(s.plan.Ops[s.op]) {
+	for s.op < len(s.plan.Ops) && !s.needs(s.plan.Ops[s.op]) {
 		s.op++
 	}
 	if s.op < len(s.plan.Ops) {
@@ -95,9 +95,9 @@ func (s state) settle() state {
 	return s.decide()
 }
 
-// wanted reports whether an operation is still to be done. Freezing and giving
+// needs reports whether an operation is still to be done. Freezing and giving
 // back always are, if there is something to freeze or give back.
-func (s *state) wanted(op policy.Op) bool {
+func (s *state) needs(op policy.Op) bool {
 	switch op.Kind {
 	case policy.OpFreeze:
 		return s.hold && !s.frozen

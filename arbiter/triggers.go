@@ -157,7 +157,7 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 		id: id, e: e, ct: ct, fired: fired,
 		inbox: make(chan event, 32), done: make(chan struct{}),
 		st: state{phase: opening, hold: fired.hold},
-		log: e.log.Named("case").With("case", id, "rule", rule.Name, "container", ct.id.String(),
+		log: e.log.Named("case").With("case", id, "container", ct.id.String(),
 			"namespace", ct.id.Pod.Namespace, "pod", ct.id.Pod.Name, "cgroup", ct.id.Cgroup),
 	}
 	c.rec = casebook.Record{
@@ -166,9 +166,7 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 		Facts: policy.Facts{At: fired.at, Container: ct.id, Trigger: fired.kind, Why: fired.why, CgroupVersion: e.fs.Version()},
 	}
 	c.scribe = newScribe(c.log)
-	if len(ct.curve.points) > 0 {
-		c.curve = ct.curve.csv()
-	}
+	c.curve.points = slices.Clone(ct.curve.points)
 	if fired.hold {
 		if why := e.refuse(); why != "" {
 			c.st = c.st.giveBack(why)

@@ -15,7 +15,7 @@ import (
 // judge carries the verdict out.
 func (c *Case) judge(ctx context.Context) event {
 	ctx = context.WithoutCancel(ctx)
-	c.log.Info("verdict", "verdict", c.st.verdict, "why", c.st.why)
+	c.log.Info("verdict", "rule", c.ruleName(), "verdict", c.st.verdict, "why", c.st.why)
 	var err error
 	switch c.st.verdict {
 	case policy.Kill:
@@ -65,7 +65,7 @@ func (c *Case) terminate(ctx context.Context, v policy.Verdict) {
 	ctx, cancel := context.WithTimeout(ctx, v.TermGrace)
 	defer cancel()
 	if n, ok := c.rec.Facts.Limit.Bytes(); ok {
-		if err := c.borrow(ctx, v.Raise.Of(n)); err != nil {
+		if err := c.borrow(ctx, v.GraceRaise().Of(n)); err != nil {
 			c.log.Warn("no room for a graceful end", "error", err)
 		}
 	}
@@ -74,7 +74,37 @@ func (c *Case) terminate(ctx context.Context, v policy.Verdict) {
 		return
 	}
 	c.signalInit(unix.SIGTERM)
-	c.e.waitEmpty(ctx, c.ct.cg)
+	if c.leaves(ctx) {
+		return
+	}
+	// Standing still, it cannot use up its notice to get itself killed by the
+	// kernel before our kill comes.
+	fctx, stop := context.WithTimeout(context.WithoutCancel(ctx), freezeTimeout)
+	defer stop()
+	if err := c.ct.cg.Freeze(fctx); err != nil && !errors.Is(err, cgroup.ErrGone) {
+		c.log.Warn("freeze after the notice", "error", err)
+	}
+}
+
+// leaves waits until the container is empty. It does not wait on once the time
+// is over or the limit is met again.
+func (c *Case) leaves(ctx context.Context) bool {
+	t := time.NewTicker(pollExit)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case ev := <-c.inbox:
+			if ev.kind == evLimitAgain {
+				return false
+			}
+		case <-t.C:
+			if pids, err := c.ct.cg.Pids(); err != nil || len(pids) == 0 {
+				return true
+			}
+		}
+	}
 }
 
 // signalInit signals the container's first process, or each of its processes
