@@ -47,4 +47,53 @@
 // The notification of a limit is an eventfd; new children and foreign writes
 // are told by inotify; the last process' end by a pidfd. All lie in one epoll
 // instance, whatever the number of cgroups.
+//
+// # Version 2
+//
+// There is no flag. What keeps the kernel from killing is oom_score_adj −1000 on
+// every process (the guard); a task that cannot be charged then spins in the
+// page fault, where it can be frozen and killed, and system calls fail as on
+// version 1. The oom count of memory.events.local tells when. But a guarded
+// task is invisible to the node's own out-of-memory killer too: a guarded hog on
+// a node that ran out killed bystanders and then panicked the machine. So the
+// guard is put up late, taken back early, bounded in number (FS.MaxGuarded),
+// and dropped when the node runs low (FS.DropGuards).
+//
+// When, is told by memory.high a little below the limit; see band and onHigh. A
+// fixed one starves a container that lives above it (2 of 95 loops a second at
+// 92 % of the limit), so it moves up as long as growth is slow. A guard at its
+// top alone lost 15 of 20 sudden allocators; one when the limit is less than two
+// seconds away lost none. While the guard stands memory.high is lifted: a task
+// asleep in its throttle freezes only after up to two seconds.
+//
+// Once frozen the scores are put back: nothing charges, and 43 holds of 30 s
+// saw no kill. Whatever charges a held container from outside (a core dump may,
+// and so does every write of memory.max) happens under the guard again
+// (Guarded), and a thaw puts it up first. Lowering memory.max below usage
+// kills at once, where version 1 says EBUSY: it is lowered as far as usage
+// allows, guarded.
+//
+// The limits that are guarded are the container's own, its parent's, which in a
+// one-container pod is hit first, and the tightest. Guards go up from the inside
+// out and come down from the outside in; an outer one does not go before an
+// inner one. Else the kernel would find the pause process alone to kill.
+//
+// The verdict to kill has the kernel do it: no swap, memory.oom.group, a
+// memory.max of 1 MiB. memory.events, the kernel log, the runtime and the
+// kubelet then tell the same story. A signal pending in the writing thread makes
+// that write return success before anything was killed (8 of 20), hence
+// undisturbed; after a second cgroup.kill ends what is left.
+//
+// Without CAP_SYS_RESOURCE no score can be lowered. The limit is then raised
+// while the tasks are being stopped, at the first notice of memory.high, and
+// lowered to what is used once they stand; see slackOf. One large populate or
+// mlock is not covered. Linux before 6.1 does not throttle inside a system call:
+// there, and for such loads, ArmOptions.AlwaysGuard guards from the start.
+//
+// # Samples
+//
+// Usage, growth and pressure, and the moves of memory.high, come from one
+// goroutine with one timer on a grid of 50 ms: what is far from its limit is
+// looked at rarely, and the number of cgroups does not raise the number of
+// wake-ups.
 package cgroup

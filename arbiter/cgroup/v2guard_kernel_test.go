@@ -98,7 +98,7 @@ func TestKernelV2GuardComesAndGoes(t *testing.T) {
 	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
 	const limit = 128 * mib
 	group := testkit.Tree(t, testkit.Options{Limit: limit})
-	child := group.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 110 * mib})
+	child := group.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 96 * mib})
 	other := group.Start(testkit.Load{Kind: testkit.Sleep})
 	setScore(t, other.Pid, 300)
 	g := newGuard(t)
@@ -123,7 +123,7 @@ func TestKernelV2GuardComesAndGoes(t *testing.T) {
 			t.Errorf("process %d has oom_score_adj %d, want %d", pid, got, want)
 		}
 	}
-	if high := group.Number("memory.high"); high >= limit || high < 110*mib {
+	if high := group.Number("memory.high"); high >= limit || high < 96*mib {
 		t.Errorf("memory.high %d after the guard", high)
 	}
 	g.no(cgroup.EventLimit)
