@@ -56,7 +56,7 @@ func (s *Source) Run(ctx context.Context, emit func(cri.Event), health func(erro
 		}
 		ps = append(ps, p)
 	}
-	w := &watcher{root: s.root, patterns: ps, emit: emit, known: map[string]uint64{}}
+	w := &watcher{root: s.root, patterns: ps, emit: emit, known: map[string]known{}}
 	for {
 		err := w.follow(ctx, health)
 		if ctx.Err() != nil {
@@ -72,15 +72,22 @@ func (s *Source) Run(ctx context.Context, emit func(cri.Event), health func(erro
 }
 
 // A watcher is what Run keeps between attempts: the cgroups that it reported,
-// by path, with their inodes. A path that is made anew is another cgroup.
+// by path.
 type watcher struct {
 	root     string
 	patterns patterns
 	emit     func(cri.Event)
-	known    map[string]uint64
+	known    map[string]known
 
 	in   *inotify
 	seen map[string]bool // during a scan: known cgroups found again
+}
+
+// known is a cgroup that was reported. A path that is made anew has another
+// inode, and is another cgroup.
+type known struct {
+	ino   uint64
+	limit int32 // the watch on its limit; 0: none
 }
 
 // follow watches with one inotify descriptor until it fails or ctx is done.
@@ -94,6 +101,9 @@ func (w *watcher) follow(ctx context.Context, health func(error)) error {
 	stop := context.AfterFunc(ctx, func() { in.Close() })
 	defer stop()
 
+	for rel, k := range w.known { // the watches went with their descriptor
+		w.known[rel] = known{ino: k.ino, limit: in.WatchLimit(w.root, rel)}
+	}
 	if err := w.scan(ctx); err != nil {
 		return err
 	}
@@ -134,6 +144,10 @@ func (w *watcher) handle(ctx context.Context, ev event) error {
 	if ev.dir == "/" && ev.mask&(unix.IN_UNMOUNT|unix.IN_IGNORED) != 0 {
 		return errors.New("the hierarchy was unmounted")
 	}
+	if ev.limit {
+		w.limitWritten(ev.dir)
+		return nil
+	}
 	if ev.name == "" || ev.mask&unix.IN_ISDIR == 0 {
 		return nil
 	}
@@ -145,13 +159,23 @@ func (w *watcher) handle(ctx context.Context, ev event) error {
 	return nil
 }
 
+// limitWritten tells that a container has another limit. A runtime makes the
+// cgroup first and limits it then, so that a new container is worth a second
+// look: before its limit is there nothing can be guarded.
+func (w *watcher) limitWritten(rel string) {
+	c, ok := container(rel)
+	if _, told := w.known[rel]; told && ok {
+		w.emit(cri.Event{Kind: cri.Updated, Container: c})
+	}
+}
+
 // sweep takes back what was reported at or below rel and is not there any
 // more: rmdir leaves nothing below, but v1 allows to rename a cgroup. The
 // removal of an older cgroup may be read after its successor of that name was
 // found, so the file system is believed, not the event.
 func (w *watcher) sweep(rel string) {
 	for _, k := range w.sortedKnown() {
-		if (k == rel || strings.HasPrefix(k, rel+"/")) && w.inode(k) != w.known[k] {
+		if (k == rel || strings.HasPrefix(k, rel+"/")) && w.inode(k) != w.known[k].ino {
 			w.gone(k)
 		}
 	}
@@ -171,7 +195,7 @@ func (w *watcher) visit(ctx context.Context, rel string) error {
 	if !below {
 		return nil
 	}
-	if err := w.in.Watch(w.root, rel); err != nil {
+	if err := w.in.WatchDir(w.root, rel); err != nil {
 		return vanished(rel, err)
 	}
 	entries, err := os.ReadDir(path.Join(w.root, rel))
@@ -211,16 +235,17 @@ func (w *watcher) found(rel string) {
 		w.seen[rel] = true
 	}
 	if old, ok := w.known[rel]; ok {
-		if old == ino {
+		if old.ino == ino {
 			return
 		}
 		w.gone(rel)
 	}
-	w.known[rel] = ino
+	w.known[rel] = known{ino: ino, limit: w.in.WatchLimit(w.root, rel)}
 	w.emit(cri.Event{Kind: cri.Added, Container: c})
 }
 
 func (w *watcher) gone(rel string) {
+	w.in.Unwatch(w.known[rel].limit)
 	delete(w.known, rel)
 	if c, ok := container(rel); ok {
 		w.emit(cri.Event{Kind: cri.Removed, Container: c})

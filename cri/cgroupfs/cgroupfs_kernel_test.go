@@ -180,6 +180,37 @@ func TestKernelIdentityFromPath(t *testing.T) {
 	}
 }
 
+// TestKernelLimits writes limits of a cgroup that was reported, as a runtime
+// does after it has made it.
+func TestKernelLimits(t *testing.T) {
+	t.Parallel()
+	root := memoryRoot(t)
+	dir := testDir(t, root)
+	r := start(t, root, dir+"/*")
+	r.want(t, "synced")
+	for range 2 {
+		mkdir(t, root+dir+"/c")
+		r.want(t, "added "+dir+"/c")
+		for _, limit := range []string{"64M", "32M"} {
+			written := false
+			for _, name := range []string{"memory.limit_in_bytes", "memory.max"} {
+				f, err := os.OpenFile(root+dir+"/c/"+name, os.O_WRONLY, 0) // truncating would be another event
+				if err == nil {
+					_, err = f.WriteString(limit)
+					written = err == nil
+					f.Close()
+				}
+			}
+			if !written {
+				t.Skip("needs kernel feature: memory controller")
+			}
+			r.want(t, "updated "+dir+"/c")
+		}
+		rmdir(t, root+dir+"/c")
+		r.want(t, "removed "+dir+"/c")
+	}
+}
+
 // TestKernelChurn makes and removes cgroups as fast as it can, faster than the
 // source reads: in the end the source knows what exists and nothing else.
 func TestKernelChurn(t *testing.T) {

@@ -21,11 +21,16 @@ func TestStaleEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	w := &watcher{root: root, patterns: patterns{glob}, known: map[string]uint64{}, emit: func(ev cri.Event) {
+	in, err := newInotify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	w := &watcher{root: root, patterns: patterns{glob}, in: in, known: map[string]known{}, emit: func(ev cri.Event) {
 		got = append(got, map[cri.EventKind]string{cri.Added: "+", cri.Removed: "-"}[ev.Kind]+ev.Container.Cgroup)
 	}}
-	create := event{unix.IN_CREATE | unix.IN_ISDIR, "/", "a"}
-	remove := event{unix.IN_DELETE | unix.IN_ISDIR, "/", "a"}
+	create := event{mask: unix.IN_CREATE | unix.IN_ISDIR, dir: "/", name: "a"}
+	remove := event{mask: unix.IN_DELETE | unix.IN_ISDIR, dir: "/", name: "a"}
 	step := func(what string, ev event, want ...string) {
 		t.Helper()
 		got = nil
@@ -43,7 +48,7 @@ func TestStaleEvents(t *testing.T) {
 	step("created", create, "+/a")
 	step("created twice", create)
 	step("removal of a predecessor", remove)
-	w.known["/a"]++ // another inode: the one reported is gone
+	w.known["/a"] = known{ino: w.known["/a"].ino + 1} // the one reported is gone
 	step("created anew, its removal yet to be read", create, "-/a", "+/a")
 	if err := os.Remove(filepath.Join(root, "a")); err != nil {
 		t.Fatal(err)
