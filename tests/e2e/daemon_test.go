@@ -123,6 +123,14 @@ func (d *daemon) awaitSources(up bool) {
 	})
 }
 
+// workerPid is the daemon itself, not its supervisor.
+func (d *daemon) workerPid() int {
+	d.t.Helper()
+	var st api.Status
+	eventually(d.t, long, "the daemon answers", func() error { return d.try(&st, "status") })
+	return st.Pid
+}
+
 func (d *daemon) stop() {
 	if d.cmd == nil {
 		return

@@ -46,12 +46,15 @@ func limit(t testing.TB, rel string, bytes int64) {
 		write(t, filepath.Join(dir, "memory.limit_in_bytes"), strconv.FormatInt(bytes, 10))
 		return
 	}
+	var parents []string
 	for parent := filepath.Dir(dir); parent != "/sys/fs"; parent = filepath.Dir(parent) {
-		defer func() { // from the root downwards
-			write(t, filepath.Join(parent, "cgroup.subtree_control"), "+memory")
-		}()
+		parents = append(parents, parent)
 	}
-	defer write(t, filepath.Join(dir, "memory.max"), strconv.FormatInt(bytes, 10))
+	slices.Reverse(parents) // a controller is handed down from the root
+	for _, parent := range parents {
+		write(t, filepath.Join(parent, "cgroup.subtree_control"), "+memory")
+	}
+	write(t, filepath.Join(dir, "memory.max"), strconv.FormatInt(bytes, 10))
 }
 
 func write(t testing.TB, name, value string) {

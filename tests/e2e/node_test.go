@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -250,6 +251,11 @@ func (n *node) killShims() {
 		n.t.Errorf("clean up: shim %d was left", pid)
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
+}
+
+// runtimeOptions are runc's for containers that the CRI does not make.
+func (n *node) runtimeOptions() *options.Options {
+	return &options.Options{BinaryName: filepath.Join(n.bin, "runc"), Root: n.path("runc")}
 }
 
 // client is containerd's own client, for images and for what the CRI lacks.

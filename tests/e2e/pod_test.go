@@ -75,6 +75,7 @@ func (n *node) tryRunPod(o podOptions) (*pod, error) {
 	p := &pod{n: n, cgroup: cgroup, config: &runtime.PodSandboxConfig{
 		Metadata:     &runtime.PodSandboxMetadata{Name: o.name, Uid: uid, Namespace: o.namespace},
 		LogDirectory: n.path("logs"),
+		DnsConfig:    &runtime.DNSConfig{Servers: []string{"127.0.0.1"}}, // else the host's file is copied
 		Labels:       o.labels,
 		Annotations:  o.annotations,
 		Linux: &runtime.LinuxPodSandboxConfig{

@@ -25,6 +25,13 @@ func buildJob(ctx context.Context, root, tmp string, o options, out io.Writer) (
 		}
 		files = append(files, memleak)
 	}
+	for _, a := range o.add {
+		more, err := along(root, a)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, more...)
+	}
 	var script strings.Builder
 	script.WriteString("status=0\n")
 	for _, e := range o.env {
@@ -108,6 +115,31 @@ func buildMemleak(ctx context.Context, root, tmp string) (file, error) {
 		return file{}, fmt.Errorf("go build ./cmd/memleak: %w\n%s", err, b)
 	}
 	return file{name: "/src/bin/memleak", mode: 0o755, host: binary}, nil
+}
+
+// along lists the regular files of name, which is below the module, with the
+// modes and the place that they have there.
+func along(root, name string) (files []file, err error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(abs, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil || !filepath.IsLocal(rel) {
+			return fmt.Errorf("%s is not below %s", p, root)
+		}
+		files = append(files, file{name: path.Join("/src", filepath.ToSlash(rel)), mode: uint32(st.Mode().Perm()), host: p})
+		return nil
+	})
+	return files, err
 }
 
 // command finds the job's program: a file of the host below the module keeps

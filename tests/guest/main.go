@@ -80,6 +80,7 @@ type options struct {
 	memMiB  int
 	cpus    int
 	env     []string
+	add     []string
 	fetch   bool
 	suite   string
 	args    []string
@@ -167,6 +168,10 @@ func parse(argv []string) (options, error) {
 	fs.IntVar(&o.cpus, "cpus", 2, "guest processors")
 	fs.BoolVar(&o.fetch, "fetch", false, "only download the kernel and install the tools")
 	fs.StringVar(&o.suite, "suite", "", "run a whole suite: ci or all")
+	fs.Func("add", "file or directory below the module to take along, at its place; may be given again", func(s string) error {
+		o.add = append(o.add, s)
+		return nil
+	})
 	fs.Func("env", "NAME=VALUE for the job; may be given again", func(s string) error {
 		if !strings.Contains(s, "=") {
 			return errors.New("want NAME=VALUE")
