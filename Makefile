@@ -63,9 +63,10 @@ fuzz:
 		done; \
 	done
 
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 lint:
 	$(GO) vet ./...
-	$(GO) tool golangci-lint run ./...
+	$(GO) run $(GOLANGCI) run ./...
 
 .PHONY: install
 install: all
@@ -82,9 +83,17 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/arbiterctl completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/arbiterctl
 
+# nfpm makes both packages of what `make install` would install.
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+.PHONY: package
+package: all
+	rm -rf dist/root
+	$(MAKE) install DESTDIR=dist/root
+	for p in deb rpm; do VERSION=$(VERSION:v%=%) $(GO) run $(NFPM) package --config etc/package/nfpm.yaml --packager $$p --target dist/ || exit 1; done
+
 .PHONY: clean help
 clean:
-	rm -rf bin .cache
+	rm -rf bin .cache dist
 
 help:
 	@echo 'make            build bin/arbiterd, bin/arbiterctl, bin/memleak'

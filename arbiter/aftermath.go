@@ -8,6 +8,7 @@ import (
 	"github.com/arbiterd/arbiter/arbiter/action"
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/arbiter/report"
 	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
@@ -103,6 +104,9 @@ func (e *Engine) afterwards(ctx context.Context, c *Case) {
 			e.metrics.artifactBytes.Add(float64(a.Size))
 		}
 		c.write("artifacts finished", nil, true)
+		if err := report.Keep(e.book, book); err != nil {
+			c.log.Warn("write report", "error", err)
+		}
 		if err := book.Close(); err != nil {
 			c.log.Warn("close case", "error", err)
 		}
@@ -123,6 +127,19 @@ func (e *Engine) granted(ct *container, bytes uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ct.granted = bytes
+}
+
+// ungranted notes that a container has no more room than its own limit.
+func (e *Engine) ungranted(ct *container) {
+	e.mu.Lock()
+	granted := ct.granted
+	ct.granted = 0
+	if ct.lower != nil {
+		ct.lower.Stop()
+		ct.lower = nil
+	}
+	e.mu.Unlock()
+	e.budgets.giveBack(granted)
 }
 
 // history tells a new case how often its container was resumed, and whether
@@ -161,12 +178,8 @@ func (e *Engine) lower(ct *container) {
 	}
 	switch {
 	case err == nil:
-		e.mu.Lock()
-		granted := ct.granted
-		ct.granted = 0
-		e.mu.Unlock()
-		e.budgets.giveBack(granted)
-		e.log.Info("granted room given back", "container", ct.id.String(), "cgroup", ct.id.Cgroup, "bytes", granted)
+		e.ungranted(ct)
+		e.log.Info("granted room given back", "container", ct.id.String(), "cgroup", ct.id.Cgroup)
 	case errors.Is(err, cgroup.ErrGone), e.caseCtx.Err() != nil:
 	default:
 		if !errors.Is(err, cgroup.ErrUsage) {
@@ -238,8 +251,8 @@ func (e *Engine) prune(ctx context.Context) {
 // Recover releases what an earlier daemon left behind and closes its cases as
 // the kernel's. It must run before Run.
 func (e *Engine) Recover(ctx context.Context) error {
-	report, err := e.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
-	report.Log(e.log)
+	released, err := e.fs.Release(ctx, cgroup.ReleaseOptions{All: true})
+	released.Log(e.log)
 	cases, berr := e.book.Interrupted()
 	if berr != nil {
 		e.log.Warn("read interrupted cases", "error", berr)

@@ -187,6 +187,7 @@ func (e *Engine) guard(ctx context.Context, ct *container) error {
 	if len(why) > 0 || o == (cgroup.ArmOptions{}) {
 		err := ct.cg.Disarm(ctx)
 		e.leaveArmed(ct)
+		e.ungranted(ct)
 		return errors.Join(e.notGuarded(ct, rules, nil, why...), err)
 	}
 	if o.Hold && !ct.armed && e.fs.Version() == 1 {
@@ -278,14 +279,7 @@ func (e *Engine) forget(ctx context.Context, ct *container) {
 	}
 	e.mu.Unlock()
 	e.leaveArmed(ct)
-	e.mu.Lock()
-	granted := ct.granted
-	ct.granted = 0
-	if ct.lower != nil {
-		ct.lower.Stop()
-	}
-	e.mu.Unlock()
-	e.budgets.giveBack(granted)
+	e.ungranted(ct)
 	if ct.cg == nil {
 		return
 	}

@@ -122,6 +122,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	wg.Go(func() { e.watchNode(ctx) })
 	wg.Go(func() { e.prune(ctx) })
+	wg.Go(func() {
+		if err := e.book.FinishLeft(ctx); err != nil && ctx.Err() == nil {
+			e.log.Warn("finish what an earlier daemon left", "error", err)
+		}
+	})
 	uploads := action.Uploader{Cases: e.book.Dir(), Targets: e.opts.Uploads, Log: e.log.Named("upload")}
 	wg.Go(func() { uploads.Run(ctx) })
 	var err error

@@ -218,6 +218,7 @@ func (e *Engine) letGo(ctx context.Context, cts []*container, why string) error 
 		if err := ct.cg.Disarm(ctx); err != nil && !isGone(err) {
 			return fmt.Errorf("disarm %s: %w", ct.id, err)
 		}
+		e.ungranted(ct)
 		e.queue.add(ct.id.Cgroup)
 	}
 	return nil

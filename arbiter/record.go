@@ -10,6 +10,7 @@ import (
 
 	"github.com/arbiterd/arbiter/arbiter/api"
 	"github.com/arbiterd/arbiter/arbiter/casebook"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -64,6 +65,15 @@ func (c *Case) json() []byte {
 	return b
 }
 
+// nameOf is the container's name, "" for a plain cgroup: that one is named by
+// its path.
+func nameOf(c cri.Container) string {
+	if c.Pod.Name == "" && c.ID == "" {
+		return ""
+	}
+	return c.Name
+}
+
 // view is the case as pause-list shows it.
 func (c *Case) view() api.Hold {
 	u, _ := c.ct.cg.Usage()
@@ -73,7 +83,7 @@ func (c *Case) view() api.Hold {
 	limit, _ := u.Limit.Bytes()
 	h := api.Hold{
 		ID: c.id, State: c.st.phase.String(), Rule: c.ruleName(), Trigger: string(c.fired.kind),
-		Cgroup: id.Cgroup, Namespace: id.Pod.Namespace, Pod: id.Pod.Name, Container: id.Name, ContainerID: id.ID,
+		Cgroup: id.Cgroup, Namespace: id.Pod.Namespace, Pod: id.Pod.Name, Container: nameOf(id), ContainerID: id.ID,
 		HeldSince: c.st.heldAt, Deadline: c.rec.Deadline, Then: string(c.rec.Then),
 		UsageBytes: u.Current, LimitBytes: limit, Progress: c.progress,
 	}

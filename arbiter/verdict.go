@@ -213,6 +213,7 @@ func (c *Case) afterwards(ctx context.Context) error {
 		err = c.ct.cg.Restore(ctx)
 	}
 	if err == nil {
+		c.e.ungranted(c.ct)
 		err = c.ct.cg.Thaw(ctx)
 	}
 	return err
@@ -231,5 +232,6 @@ func (c *Case) giveBack(ctx context.Context) event {
 			c.log.Error("release", "error", err)
 		}
 	}
+	c.e.ungranted(c.ct)
 	return event{kind: evGiven, at: time.Now()}
 }

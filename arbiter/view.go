@@ -59,7 +59,7 @@ func guardOf(ct container) api.Guard {
 	state, u, sl := ct.figures()
 	g := api.Guard{
 		Cgroup: ct.id.Cgroup, Namespace: ct.id.Pod.Namespace, Pod: ct.id.Pod.Name,
-		Container: ct.id.Name, ContainerID: ct.id.ID, State: string(state), Missing: ct.why,
+		Container: nameOf(ct.id), ContainerID: ct.id.ID, State: string(state), Missing: ct.why,
 	}
 	if g.Missing == nil {
 		g.Missing = []string{}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/arbiterd/arbiter/arbiter/api"
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/tests/testkit"
 )
@@ -93,7 +94,7 @@ otherwise = "kill"`)})
 
 	first := r.awaitHold(g.Path, "wait")
 	standsStill(t, g, l)
-	if first.Rule != "test" || first.Trigger != "limit" || first.Then != "kill" || first.LimitBytes != 64*mib {
+	if first.Container != "" || first.Rule != "test" || first.Trigger != "limit" || first.Then != "kill" || first.LimitBytes != 64*mib {
 		t.Errorf("held as %+v", first)
 	}
 	if got := g.Limit(); got != 64*mib {
@@ -121,6 +122,9 @@ otherwise = "kill"`)})
 		t.Errorf("left: %v", pids)
 	}
 	testkit.Eventually(t, "the memory is back", func() bool { return g.Usage() < 2*mib })
+	if st := decode[api.Status](t, r.must("status", "-o", "json")); st.BorrowedBytes != 0 || st.Held != 0 {
+		t.Errorf("after the kill %d bytes are lent, %d containers held", st.BorrowedBytes, st.Held)
+	}
 	r.stop()
 	asBefore(t, g, 64*mib)
 }
