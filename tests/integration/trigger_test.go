@@ -66,10 +66,6 @@ hold = true`, note, `do = "kill"`))
 	if rec.Outcome != casebook.OutcomeKill || rec.HeldAt.IsZero() {
 		t.Errorf("closed as %s: %s", rec.Outcome, rec.Why)
 	}
-	testkit.Eventually(t, "the memory curve is kept", func() bool {
-		out, _, code := r.ctl("get", rec.ID, "memory-curve.csv", "--to", "-")
-		return code == 0 && strings.Count(out, "\n") > 2
-	})
 	if used := rec.Facts.UnreclaimableBytes; used >= 256*mib {
 		t.Errorf("it fired only at %d bytes", used)
 	}
@@ -100,6 +96,10 @@ at = "50%"`, note+wait, `do = "none"`) + rule(g, shortWait, `do = "kill"`)})
 	if got := strings.Join(steps, " "); got != want {
 		t.Errorf("steps %s, want %s", got, want)
 	}
+	testkit.Eventually(t, "the memory curve is kept", func() bool {
+		out, _, code := r.ctl("get", rec.ID, "memory-curve.csv", "--to", "-")
+		return code == 0 && strings.Count(out, "\n") > 2
+	})
 	l.awaitEnd()
 }
 
