@@ -80,8 +80,8 @@ hold = true`, note, `do = "kill"`))
 func TestKernelEscalates(t *testing.T) {
 	g := group(t, 64*mib)
 	r := start(t, settings{groups: []*testkit.Group{g}, policy: triggered(g, "early", `on = "usage"
-at = "50%"`, note+wait, `do = "none"`) + rule(g, shortWait, `do = "kill"`)})
-	l := r.leak(g, "--rate", "4MiB/s")
+at = "30%"`, note+wait, `do = "none"`) + rule(g, shortWait, `do = "kill"`)})
+	l := r.leak(g, "--rate", "5MiB/s")
 	h := r.awaitHold(g.Path, "")
 	standsStill(t, g, l)
 	rec := r.awaitClosed(g.Path, 1)
