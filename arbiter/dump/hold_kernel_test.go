@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/tests/testkit"
 )
 
 // A held is a target that stands still at its memory limit, as in production:
@@ -35,6 +36,7 @@ type held struct {
 // input and prints a line before it grows.
 func holdAtLimit(t testing.TB, limit uint64, argv ...string) *held {
 	t.Helper()
+	testkit.Need(t, testkit.Memory)
 	ctx, cancel := context.WithCancel(context.Background())
 	events := make(chan cgroup.Event, 1000)
 	hierarchy, err := cgroup.Open("/sys/fs/cgroup", hclog.NewNullLogger())
@@ -110,6 +112,11 @@ func makeCgroup(t testing.TB, version int, path string, limit uint64) (dirs []st
 	if err := os.WriteFile(filepath.Join(dirs[0], name), []byte(strconv.FormatUint(limit, 10)), 0); err != nil {
 		t.Fatal(err)
 	}
+	if version == 2 { // with swap on, it is used up before the limit is reached
+		if err := os.WriteFile(filepath.Join(dirs[0], "memory.swap.max"), []byte("25165824"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
 	return dirs
 }
 
@@ -183,7 +190,22 @@ func (h *held) hold() Hold {
 	return hold
 }
 
+// dumpWith dumps with a changed request; it must succeed.
+func (h *held) dumpWith(t testing.TB, change func(*Request)) (Report, string) {
+	t.Helper()
+	report, name, err := h.dumpChanged(t, h.hold(), change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report, name
+}
+
 func (h *held) dump(t testing.TB, hold Hold) (Report, string, error) {
+	t.Helper()
+	return h.dumpChanged(t, hold, nil)
+}
+
+func (h *held) dumpChanged(t testing.TB, hold Hold, change func(*Request)) (Report, string, error) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "core.elf")
 	f, err := os.Create(name)
@@ -196,6 +218,9 @@ func (h *held) dump(t testing.TB, hold Hold) (Report, string, error) {
 	var report Report
 	err = h.cg.Guarded(ctx, func() error {
 		req := Request{Held: []Process{h.process(t)}, Targets: []Target{{Pid: h.pid}}}
+		if change != nil {
+			change(&req)
+		}
 		report, err = Helper{}.Dump(ctx, req, []*os.File{f}, hold, nil)
 		return err
 	})

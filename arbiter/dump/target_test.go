@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		case "target":
 			playTarget(os.Args[2], os.Args[3:])
 		case "daemon":
-			playDaemon(os.Args[2])
+			playDaemon(os.Args[2], os.Args[3], os.Args[4])
 		}
 	}
 	os.Exit(m.Run())
@@ -45,7 +45,7 @@ type target struct {
 
 // targetInfo is what a target tells of itself.
 type targetInfo struct {
-	Dense, Sparse, Reserved, Hidden, Shared, Memfd, Private, DontDump uint64
+	Dense, Sparse, Reserved, Hidden, Shared, Memfd, Private, Clean, DontDump uint64
 }
 
 // playTarget is the main function of a target.
@@ -168,30 +168,38 @@ func mapAndDelete(name string) targetInfo {
 	check(err)
 	const size, rw = 16 * pageSize, unix.PROT_READ | unix.PROT_WRITE
 	private, shared := mapAt(int(f.Fd()), size, rw, unix.MAP_PRIVATE), mapAt(int(f.Fd()), size, rw, unix.MAP_SHARED)
+	clean := mapAt(int(f.Fd()), size, unix.PROT_READ, unix.MAP_PRIVATE)
 	private[3*pageSize], shared[5*pageSize] = 'X', 'Y'
 	check(os.Remove(name))
-	return targetInfo{Private: addressOf(private), Shared: addressOf(shared)}
+	return targetInfo{Private: addressOf(private), Shared: addressOf(shared), Clean: addressOf(clean)}
 }
 
 func addressOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }
 
-// playDaemon dumps a process and says when it is traced, with the freezer open
-// for ever.
-func playDaemon(pid string) {
+// playDaemon dumps a process, and says when the helper waits for it with all
+// threads trapped, or when the helper writes.
+func playDaemon(pid, name, when string) {
 	n, err := strconv.Atoi(pid)
 	check(err)
 	start, err := StartTime(n)
 	check(err)
-	f, err := os.CreateTemp("", "arbiter-test-core")
+	f, err := os.Create(name)
 	check(err)
-	check(os.Remove(f.Name()))
 	hold := Hold{Trap: func(ctx context.Context, wait func(context.Context) error) error {
 		err := wait(ctx)
-		fmt.Print("t")
-		<-ctx.Done()
+		if when == "trapped" {
+			fmt.Print("t")
+			<-ctx.Done()
+		}
 		return err
 	}}
-	_, err = Helper{}.Dump(context.Background(), Request{Held: []Process{{n, start}}, Targets: []Target{{Pid: n}}}, []*os.File{f}, hold, nil)
+	tell := func(done, _ uint64) {
+		if when == "writing" && done > 0 {
+			fmt.Print("w")
+		}
+	}
+	req := Request{Held: []Process{{n, start}}, Targets: []Target{{Pid: n}}}
+	_, err = Helper{}.Dump(context.Background(), req, []*os.File{f}, hold, tell)
 	check(err)
 	os.Exit(0)
 }
