@@ -33,7 +33,7 @@ type Case struct {
 	ct    *container
 	fired trigger
 	log   hclog.Logger
-	curve curve // the container's memory before the trigger
+	curve bool // the container's memory curve was kept
 	inbox chan event
 	done  chan struct{} // closed when the case is
 
@@ -249,6 +249,7 @@ func (c *Case) close(ctx context.Context) {
 		c.deadline.Stop()
 	}
 	now := time.Now()
+	c.keepCurve() // of a case that did not hold
 	c.mu.Lock()
 	c.rec.Closed, c.rec.Outcome, c.rec.Why = now, c.st.outcome, c.st.why
 	c.rec.Verdict, c.rec.Operator = c.st.verdict, c.st.operator

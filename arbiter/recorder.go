@@ -3,6 +3,7 @@ package arbiter
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,17 +52,21 @@ func (c *curve) add(at time.Time, u cgroup.Usage, o RecorderOptions) {
 	c.points = append(c.points, point{now, u.Current, u.Unreclaimable})
 }
 
-// keepCurve writes the container's past down among the case's artifacts.
+// keepCurve writes the container's past down among the case's artifacts, once.
 func (c *Case) keepCurve() {
-	if len(c.curve.points) == 0 {
+	c.e.mu.Lock()
+	past := curve{points: slices.Clone(c.ct.curve.points)}
+	c.e.mu.Unlock()
+	if c.curve || len(past.points) == 0 {
 		return
 	}
+	c.curve = true
 	c.scribe.write(func() error {
 		a, err := c.artifacts("recorder").Create("memory-curve.csv")
 		if err != nil {
 			return err
 		}
-		if _, err := io.WriteString(a, c.curve.csv()); err != nil {
+		if _, err := io.WriteString(a, past.csv()); err != nil {
 			a.Abort(err)
 			return err
 		}

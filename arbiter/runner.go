@@ -31,7 +31,9 @@ func (c *Case) plan(ctx context.Context, s state) event {
 	if !rule.AllowFUSE && s.hold && c.e.servesFUSE(ctx, c.ct) {
 		return event{kind: evGiveUp, why: "the container serves a FUSE file system, whose users would hang; allow-fuse is not set"}
 	}
-	c.keepCurve()
+	if s.hold {
+		c.keepCurve()
+	}
 	facts.Resumes, facts.InCooldown = c.e.history(c.ct, rule)
 	c.mu.Lock()
 	c.rec.Facts = facts

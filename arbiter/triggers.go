@@ -166,7 +166,6 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 		Facts: policy.Facts{At: fired.at, Container: ct.id, Trigger: fired.kind, Why: fired.why, CgroupVersion: e.fs.Version()},
 	}
 	c.scribe = newScribe(c.log)
-	c.curve.points = slices.Clone(ct.curve.points)
 	if fired.hold {
 		if why := e.refuse(); why != "" {
 			c.st = c.st.giveBack(why)
