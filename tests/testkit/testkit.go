@@ -20,7 +20,7 @@ import (
 
 // Patience is how long a test waits for a state before it fails. No test
 // asserts on shorter times: the machines are shared and slow.
-const Patience = 20 * time.Second
+const Patience = time.Minute
 
 // serial makes the names of one process' trees differ.
 var serial atomic.Uint32
