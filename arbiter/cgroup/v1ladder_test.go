@@ -54,6 +54,9 @@ func TestLadder(t *testing.T) {
 		{"a rung that was left downwards is spent", []look{
 			{0, 240, 0, false}, {100, 248, 0, false}, {150, 239, 0, false}, {151, 248, 0, false}, {152, 252, 0, true},
 		}},
+		{"as high and as fast as before", []look{
+			{0, 241, 0, false}, {50, 249, 0, false}, {60, 230, 0, false}, {61, 241, 0, false}, {62, 249, 0, false},
+		}},
 		{"nothing known before", []look{{0, 255, 0, false}}},
 		{"two looks at once", []look{{0, 240, 0, false}, {0, 248, 0, false}}},
 	} {

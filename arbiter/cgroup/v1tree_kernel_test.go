@@ -82,8 +82,12 @@ func TestKernelV1Offender(t *testing.T) {
 	quiet, loud := g.arm(good), g.arm(bad)
 	calm := good.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 16 * mib})
 	testkit.Eventually(t, "the calm one stands", calm.Done)
-	bad.Start(testkit.Load{Kind: testkit.Anon})
+	// Too slow to be held before the limit: who sleeps there tells.
+	bad.Start(testkit.Load{Kind: testkit.Anon, Pause: time.Microsecond})
 	e := g.await(cgroup.EventLimit, loud)
+	if strings.Contains(e.Why, "below the limit") {
+		t.Errorf("why: %s", e.Why)
+	}
 	if e.Level != pod.Path {
 		t.Errorf("level %s", e.Level)
 	}
