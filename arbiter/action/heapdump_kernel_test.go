@@ -3,6 +3,7 @@ package action
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,7 @@ func (h *heldCase) running(act Action, first uint64) (Result, error) {
 		}
 	}
 	must(h.borrow(ctx, first))
+	h.t.Logf("thaw at %s", time.Now().Format("05.000"))
 	must(h.real.Thaw(ctx))
 	over := make(chan struct{})
 	go func() {
@@ -120,7 +122,7 @@ func (h *heldCase) running(act Action, first uint64) (Result, error) {
 					continue
 				}
 				if err := h.real.Freeze(h.t.Context()); err == nil {
-					cancel(errLimitAgain)
+					cancel(fmt.Errorf("%w: %s at %s", errLimitAgain, e.Why, e.At.Format("05.000")))
 				}
 				return
 			case <-ctx.Done():

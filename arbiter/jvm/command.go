@@ -57,8 +57,8 @@ func (j *JVM) execute(ctx context.Context, operation, arg string) ([]byte, error
 		return fail(ctx.Err())
 	}
 	if err != nil {
-		if gone := j.alive(); gone != nil {
-			return fail(gone)
+		if j.exits() {
+			return fail(proc.ErrGone)
 		}
 		return fail(err)
 	}

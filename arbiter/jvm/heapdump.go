@@ -149,12 +149,12 @@ func (d *dumper) stream(ctx context.Context, p *packer) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(first)
+	defer d.letGo(first)
 	second, err := d.spool.fifo(ctx, segmentName)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(second)
+	defer d.letGo(second)
 	reply, err := newSignal()
 	if err != nil {
 		return err
@@ -167,6 +167,14 @@ func (d *dumper) stream(ctx context.Context, p *packer) error {
 		return err
 	}
 	return orderErr
+}
+
+// letGo removes the FIFOs and then closes one. In the other order a JVM that
+// opens its segment to append it, after we gave up, would find a FIFO without a
+// writer and wait for one for ever.
+func (d *dumper) letGo(fifo int) {
+	d.spool.remove()
+	_ = unix.Close(fifo) // what is still in it is not wanted
 }
 
 // pump moves data until the reply is there and both FIFOs are empty. Nothing

@@ -31,11 +31,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/proc"
 )
+
+const exitTime = 300 * time.Millisecond
 
 var (
 	// ErrTakeCore says that this JVM cannot be attached to. The text around it
@@ -136,4 +139,12 @@ func (j *JVM) alive() error {
 		return proc.ErrGone
 	}
 	return nil
+}
+
+// exits tells whether the process is gone, or goes within a moment: a process
+// that is killed closes its sockets some time before it has ended.
+func (j *JVM) exits() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), exitTime)
+	defer cancel()
+	return j.proc.Wait(ctx) == nil
 }

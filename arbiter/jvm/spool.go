@@ -23,6 +23,8 @@ type spool struct {
 	j    *JVM
 	name string // of the directory in /tmp
 	dir  int    // O_PATH
+
+	removed bool
 }
 
 func newSpool(ctx context.Context, j *JVM) (*spool, error) {
@@ -88,18 +90,26 @@ func (s *spool) open(name string, flags int, typ uint32) (int, error) {
 	return fd, nil
 }
 
-// remove takes everything away again. The names are all that we or HotSpot
-// make here.
+// remove takes everything away again. The directory is renamed first: from
+// then on the JVM finds nothing under the path that it was told, and makes
+// nothing there. The names are all that we or HotSpot make.
 func (s *spool) remove() {
+	if s.removed {
+		return
+	}
+	s.removed = true
 	s.j.cleanUp(func() {
+		gone := s.name + "-gone"
+		if err := unix.Renameat(s.j.tmp, s.name, s.j.tmp, gone); err != nil {
+			gone = s.name
+		}
 		if s.dir >= 0 {
 			_ = unix.Unlinkat(s.dir, dumpName, 0)
 			_ = unix.Unlinkat(s.dir, segmentName, 0)
 		}
-		_ = unix.Unlinkat(s.j.tmp, s.name, unix.AT_REMOVEDIR)
+		_ = unix.Unlinkat(s.j.tmp, gone, unix.AT_REMOVEDIR)
 	})
 	if s.dir >= 0 {
-		_ = unix.Close(s.dir)
-		s.dir = -1
+		_ = unix.Close(s.dir) // O_PATH: nothing can be lost
 	}
 }
