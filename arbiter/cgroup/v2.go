@@ -71,9 +71,13 @@ func (c *v2) Pids() ([]int, error) { return c.self.dir.pids() }
 // begin waits for c's turn. The operation calls end when it is done.
 func (c *v2) begin(ctx context.Context, op string) (end func(), err error) {
 	select {
-	case c.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%s %s: %w", op, c.path, ctx.Err())
+	case c.turn <- struct{}{}: // first: what is done already needs no time
+	default:
+		select {
+		case c.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s %s: %w", op, c.path, ctx.Err())
+		}
 	}
 	if !c.self.dir.alive() {
 		<-c.turn
@@ -202,13 +206,17 @@ func (c *v2) Close() error {
 	return err
 }
 
-// emitLimit hands on an event of a limit, unless it is the echo of our own
-// doing. It may be called on any goroutine.
-func (c *v2) emitLimit(e Event) {
+// wantsLimits reports whether a limit event is wanted, and is no echo of our
+// own doing.
+func (c *v2) wantsLimits() bool {
 	c.mu.Lock()
-	wanted := c.opts.Hold || c.opts.Observe
-	c.mu.Unlock()
-	if wanted && !c.quiet.Load() {
+	defer c.mu.Unlock()
+	return (c.opts.Hold || c.opts.Observe) && !c.quiet.Load()
+}
+
+// emitLimit hands on an event of a limit, if it is wanted, from any goroutine.
+func (c *v2) emitLimit(e Event) {
+	if c.wantsLimits() {
 		e.Cgroup = c
 		c.fs.emitSoon(e)
 	}

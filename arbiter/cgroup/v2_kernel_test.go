@@ -1,7 +1,10 @@
 package cgroup_test
 
 import (
+	"errors"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/tests/testkit"
@@ -45,5 +48,31 @@ func TestKernelV2HoldRaiseKill(t *testing.T) {
 	must(t, c.Disarm(t.Context()))
 	if group.Limit() != 128*mib || group.Record() != "" || group.Read("memory.high") != "max" || group.Read("memory.oom.group") != "0" {
 		t.Errorf("limit %d, high %s, record %q", group.Limit(), group.Read("memory.high"), group.Record())
+	}
+}
+
+// The end of the last process and of the directory are told, and a guard of
+// what is gone leaves nothing behind.
+func TestKernelV2EmptyAndGone(t *testing.T) {
+	testkit.Need(t, testkit.V2Memory)
+	pod := testkit.Tree(t, testkit.Options{Limit: 128 * mib})
+	group := pod.Child("ctr", testkit.Options{Limit: 64 * mib})
+	child := group.Start(testkit.Load{Kind: testkit.Sleep})
+	g := newGuard(t)
+	c := g.arm(group)
+	must(t, c.Borrow(t.Context(), 80*mib))
+	if got := pod.Limit(); got != 208*mib {
+		t.Errorf("the pod's limit is %d after a raise", got)
+	}
+	must(t, unix.Kill(child.Pid, unix.SIGKILL))
+	g.await(cgroup.EventEmpty, c)
+	testkit.Eventually(t, "it can be removed", func() bool { return unix.Rmdir(group.Dir()) == nil })
+	g.await(cgroup.EventGone, c)
+	if err := c.Freeze(t.Context()); !errors.Is(err, cgroup.ErrGone) {
+		t.Errorf("freeze of what is gone: %v", err)
+	}
+	must(t, c.Disarm(t.Context()))
+	if pod.Limit() != 128*mib || pod.Record() != "" {
+		t.Errorf("the pod is left with limit %d, record %s", pod.Limit(), pod.Record())
 	}
 }

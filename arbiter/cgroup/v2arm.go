@@ -145,7 +145,28 @@ func (c *v2) listen() error {
 		return err
 	}
 	c.events = f
+	c.fs.sampler.add(aliveKey{c}, c.lookAlive)
 	return c.fs.watch.add(int(f.Fd()), epollPri, c.stateChanged)
+}
+
+// aliveKey is a cgroup's key on the sampler for lookAlive.
+type aliveKey struct{ c *v2 }
+
+// lookAlive tells of the directory's removal, of which the kernel does not: an
+// open file of a removed cgroup sends no notice. It is seen soon after the last
+// process left.
+func (c *v2) lookAlive(now time.Time) time.Duration {
+	if !c.self.dir.alive() {
+		c.unlisten()
+		c.fs.emitSoon(Event{Kind: EventGone, Cgroup: c, At: now, Why: "the cgroup was removed"})
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last.populated {
+		return sampleLatest
+	}
+	return sampleSoonest
 }
 
 func (c *v2) unlisten() {
@@ -153,6 +174,7 @@ func (c *v2) unlisten() {
 	f := c.events
 	c.events = nil
 	c.mu.Unlock()
+	c.fs.sampler.remove(aliveKey{c})
 	if f != nil {
 		c.fs.watch.remove(int(f.Fd()))
 		f.Close()
@@ -178,8 +200,8 @@ func (c *v2) stateChanged() {
 	}
 	e, err := readCgroupEvents(f)
 	if err != nil { // removed
-		c.unlisten()
-		c.fs.emit(Event{Kind: EventGone, Cgroup: c, At: time.Now()})
+		c.fs.watch.remove(int(f.Fd()))
+		c.fs.sampler.hurry(aliveKey{c}, 0)
 		return
 	}
 	c.mu.Lock()
@@ -188,6 +210,7 @@ func (c *v2) stateChanged() {
 	c.mu.Unlock()
 	if last.populated && !e.populated {
 		c.fs.emit(Event{Kind: EventEmpty, Cgroup: c, At: time.Now()})
+		c.fs.sampler.hurry(aliveKey{c}, sampleSoonest)
 	}
 	if last.frozen != e.frozen && e.frozen != c.wantFrozen.Load() && !c.killing.Load() && c.overruled() {
 		c.fs.emit(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: fmt.Sprintf("somebody else made cgroup.freeze=%d", flag(e.frozen))})
@@ -233,7 +256,7 @@ func (c *v2) disarm(ctx context.Context) error {
 	for _, l := range slices.Backward(c.chain) {
 		errs = append(errs, l.leave(ctx, c))
 	}
-	errs = append(errs, c.selfThaw())
+	errs = append(errs, ignoreGone(c.selfThaw()))
 	for _, l := range c.chain {
 		errs = append(errs, l.finish())
 	}

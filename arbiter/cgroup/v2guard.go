@@ -199,7 +199,9 @@ func (l *level) apply(b band, m guardMove, r reading) error {
 			}
 			return nil
 		case !l.fs.mayGuard() || r.at.Before(l.barred):
-			return l.setHigh(policy.LimitOf(l.underSoft(b.top)))
+			// The kernel decides, as it would without us: throttled at a
+			// memory.high of ours it would starve instead.
+			return l.setHigh(l.soft)
 		}
 		return l.standGuard(r.at, m.why)
 	case raiseHigh, lowerHigh:

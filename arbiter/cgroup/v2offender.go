@@ -6,12 +6,17 @@ import "time"
 // not ours reached its limit.
 const barredFor = 10 * time.Second
 
-// limitHit tells whose limit was hit. At an ancestor's, the one that grew has
+// limitHit tells whose limit was hit, on the watching goroutine. At an ancestor's, the one that grew has
 // to be found first.
 func (l *level) limitHit(now time.Time) {
 	for _, c := range *l.users.Load() {
 		if c.self == l {
-			c.emitLimit(Event{Kind: EventLimit, At: now, Level: l.dir.path, Why: "the limit is reached and nothing can be reclaimed"})
+			if c.wantsLimits() {
+				l.fs.emit(Event{
+					Kind: EventLimit, Cgroup: c, At: now, Level: l.dir.path,
+					Why: "the limit is reached and nothing can be reclaimed",
+				})
+			}
 			return
 		}
 	}

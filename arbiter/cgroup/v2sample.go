@@ -47,6 +47,12 @@ func (l *level) consider(b band, r reading) guardMove {
 		return guardMove{kind: stay}
 	case l.guarded:
 		return whileGuarded(b, l.since, &l.trail, r)
+	case l.slackened() || l.fs.noGuards.Load():
+		return guardMove{kind: stay} // it is being stopped without a guard, or nothing is to be done
+	case high == 0 && r.real+b.tolerance() >= b.top:
+		return guardMove{kind: standGuard, why: "above the top of memory.high"}
+	case high == 0: // lifted by a guard that could not be put up again
+		return guardMove{kind: lowerHigh, high: above(b, r.real)}
 	default:
 		return whileIdle(b, high, &l.trail, r)
 	}
@@ -60,6 +66,17 @@ func (l *level) glance(b band, now time.Time) (reading, error) {
 		return reading{at: now, real: current}, err
 	}
 	return l.reading(now)
+}
+
+// slackened reports whether the limit is raised for a freeze without a guard.
+// l.mu is held.
+func (l *level) slackened() bool {
+	for _, s := range l.stakes {
+		if s.slack > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // innerGuarded reports whether a limit inside l is guarded: l's guard may not go

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
-
-	"github.com/arbiterd/arbiter/policy"
 )
 
 // undoV2 undoes the scores and the kernel files of a version 2 record, in the
@@ -96,12 +93,8 @@ func (c *v2) dropGuard(context.Context) error {
 		if l.rec != nil {
 			l.scores.shields = 0
 			errs = append(errs, l.standDown())
-			if b, ok := l.band(); ok && !l.scores.resting {
-				// Above usage: writing less would reclaim, and the node has no
-				// time for that.
-				if r, err := l.reading(time.Now()); err == nil && r.real < b.top {
-					errs = append(errs, l.setHigh(policy.LimitOf(l.underSoft(b.top))))
-				}
+			if !l.scores.resting {
+				errs = append(errs, l.setHigh(l.soft))
 			}
 		}
 		l.mu.Unlock()
