@@ -25,7 +25,7 @@ __attribute__((noinline)) static void innermost(int depth, volatile char *block,
 
 int main(void)
 {
-	size_t size = (size_t)4 << 30;
+	size_t size = (size_t)1 << 30;
 	pthread_t thread;
 
 	for (int i = 0; i < 3; i++)

@@ -27,5 +27,5 @@ func main() {
 	go func() { select {} }()
 	knownVariable++
 	fmt.Println("{}")
-	fmt.Println(innermost(5, make([]byte, 4<<30)))
+	fmt.Println(innermost(5, make([]byte, 1<<30)))
 }
