@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -94,7 +95,25 @@ func buildRuntimes(ctx context.Context, dir string) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(tmp, dir)
+	if err := os.Rename(tmp, dir); err != nil {
+		return err
+	}
+	return removeOlder(dir)
+}
+
+// removeOlder removes the builds of earlier versions of go.sum: their names
+// are hashes of the same length.
+func removeOlder(dir string) error {
+	names, err := filepath.Glob(filepath.Join(filepath.Dir(dir), strings.Repeat("[0-9a-f]", 16)))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name != dir {
+			err = errors.Join(err, os.RemoveAll(name))
+		}
+	}
+	return err
 }
 
 func goBuild(ctx context.Context, dir, cgo string, args ...string) error {

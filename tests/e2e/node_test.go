@@ -43,7 +43,7 @@ type nodeOptions struct {
 const containerdConfig = `version = 4
 root = '{{.Dir}}/root'
 state = '{{.Dir}}/state'
-imports = []
+imports = [{{.Imports}}]
 [plugins.'io.containerd.server.v1.grpc']
   address = '{{.Dir}}/containerd.sock'
 [plugins.'io.containerd.server.v1.ttrpc']
@@ -69,11 +69,6 @@ imports = []
   socket_path = '{{.Dir}}/nri.sock'
   plugin_path = '{{.Dir}}/nri/plugins'
   plugin_config_path = '{{.Dir}}/nri/conf.d'
-{{- if .RequirePlugin}}
-  [plugins.'io.containerd.nri.v1.nri'.default_validator]
-    enable = true
-    required_plugins = ['arbiter']
-{{- end}}
 `
 
 // newNode boots a containerd and imports the images. Everything of it is gone
@@ -97,9 +92,18 @@ func newNode(t testing.TB, opts nodeOptions) *node {
 
 func (n *node) writeConfig() {
 	n.t.Helper()
+	imports := ""
+	if n.opts.requirePlugin {
+		shipped, err := os.ReadFile("../../etc/kubernetes/containerd-require-arbiter.toml")
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		must(os.WriteFile(n.path("require.toml"), shipped, 0o600))
+		imports = "'" + n.path("require.toml") + "'"
+	}
 	var b bytes.Buffer
 	err := template.Must(template.New("").Parse(containerdConfig)).Execute(&b, map[string]any{
-		"Dir": n.dir, "Bin": n.bin, "Pause": pauseImage, "Snapshotter": snapshotter(), "RequirePlugin": n.opts.requirePlugin,
+		"Dir": n.dir, "Bin": n.bin, "Pause": pauseImage, "Snapshotter": snapshotter(), "Imports": imports,
 	})
 	if err != nil {
 		n.t.Fatal(err)

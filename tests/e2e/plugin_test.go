@@ -1,9 +1,15 @@
 package e2e
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // TestRequiredPlugin shows the two policies for the time in which Arbiter is
@@ -23,12 +29,48 @@ func TestRequiredPlugin(t *testing.T) {
 			case !required:
 				must(c.start())
 			}
+			tolerant := n.runPod(podOptions{name: "tolerant", annotations: map[string]string{"arbiter/tolerate-missing-plugin": "true"}})
+			tolerant.run(containerOptions{name: "app", args: calm})
 			d := n.startArbiter(t, untilOperator)
 			if required {
 				c = p.run(containerOptions{name: "app", limit: 64 * mib, args: calm})
 			}
 			d.awaitGuard(c)
 		})
+	}
+}
+
+// TestDaemonSet reads the shipped manifest as arbiterd would find it mounted.
+func TestDaemonSet(t *testing.T) {
+	t.Parallel()
+	manifest, err := os.ReadFile("../../etc/kubernetes/arbiter.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	var kinds []string
+	for _, doc := range strings.Split(string(manifest), "\n---\n") {
+		var object struct {
+			Kind     string            `json:"kind"`
+			Metadata map[string]any    `json:"metadata"`
+			Data     map[string]string `json:"data"`
+		}
+		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+			t.Fatal(err)
+		}
+		kinds = append(kinds, object.Kind)
+		for name, text := range object.Data {
+			text = strings.ReplaceAll(text, "/etc/arbiter/policy.d", dir)
+			must(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+		}
+	}
+	if want := []string{"Namespace", "ConfigMap", "ConfigMap", "DaemonSet"}; !slices.Equal(kinds, want) {
+		t.Errorf("the manifest has %v, want %v", kinds, want)
+	}
+	must(os.Rename(filepath.Join(dir, "arbiter.toml"), filepath.Join(dir, "config")))
+	out, err := exec.Command(filepath.Join(daemonBinaries(t), "arbiterd"), "check", "--config", filepath.Join(dir, "config")).CombinedOutput()
+	if err != nil {
+		t.Errorf("arbiterd check: %v\n%s", err, out)
 	}
 }
 
