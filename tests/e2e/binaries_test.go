@@ -2,20 +2,15 @@ package e2e
 
 import (
 	"context"
-	"crypto/sha256"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/arbiterd/arbiter/tests/e2e/programs"
 )
 
-// binaries gives the directory with containerd, its shim, ctr, runc and the
-// product's programs.
+// binaries gives the directory with containerd, its shim, runc and memleak.
 func binaries(t testing.TB) string {
 	t.Helper()
 	dir, err := buildOnce()
@@ -24,27 +19,6 @@ func binaries(t testing.TB) string {
 	}
 	return dir
 }
-
-var buildOnce = sync.OnceValues(func() (string, error) {
-	if dir := os.Getenv("ARBITER_E2E_BIN"); dir != "" {
-		return dir, nil
-	}
-	sum, err := os.ReadFile("go.sum")
-	if err != nil {
-		return "", err
-	}
-	dir, err := filepath.Abs(filepath.Join("../../.cache/e2e", fmt.Sprintf("%x", sha256.Sum256(sum))[:16]))
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	if err := buildRuntimes(ctx, dir); err != nil {
-		return "", err
-	}
-	// The product changes more often than go.sum does: go build decides.
-	return dir, goBuild(ctx, "../..", "CGO_ENABLED=0", "-o", dir+"/", "./cmd/memleak")
-})
 
 // daemonBinaries is binaries with arbiterd and arbiterctl in it.
 func daemonBinaries(t testing.TB) string {
@@ -56,87 +30,28 @@ func daemonBinaries(t testing.TB) string {
 	return dir
 }
 
+// prebuilt is the directory that has everything, if there is no compiler.
+var prebuilt = os.Getenv("ARBITER_E2E_BIN")
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	if prebuilt != "" {
+		return prebuilt, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	dir, err := programs.Runtimes(ctx)
+	if err != nil {
+		return "", err
+	}
+	return dir, programs.Product(ctx, dir, "memleak")
+})
+
 var buildDaemon = sync.OnceValue(func() error {
 	dir, err := buildOnce()
-	if err != nil || os.Getenv("ARBITER_E2E_BIN") != "" {
+	if err != nil || prebuilt != "" {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	return goBuild(ctx, "../..", "CGO_ENABLED=0", "-o", dir+"/", "./cmd/arbiterd", "./cmd/arbiterctl")
+	return programs.Product(ctx, dir, "arbiterd", "arbiterctl")
 })
-
-// buildRuntimes fills dir unless it is there: it is renamed into place whole.
-func buildRuntimes(ctx context.Context, dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	if err := installSeccomp(ctx); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "building-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	const containerd = "github.com/containerd/containerd/v2/cmd/"
-	if err := goBuild(ctx, ".", "CGO_ENABLED=0", "-tags", "no_btrfs no_devmapper no_zfs", "-ldflags", "-s -w", "-o", tmp+"/",
-		containerd+"containerd", containerd+"containerd-shim-runc-v2", containerd+"ctr"); err != nil {
-		return err
-	}
-	// runc enters namespaces in C before Go's threads start.
-	if err := goBuild(ctx, ".", "CGO_ENABLED=1", "-tags", "netgo osusergo seccomp", "-ldflags", "-s -w -extldflags -static",
-		"-o", tmp+"/", "github.com/opencontainers/runc"); err != nil {
-		return err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return err
-	}
-	return removeOlder(dir)
-}
-
-// removeOlder removes the builds of earlier versions of go.sum: their names
-// are hashes of the same length.
-func removeOlder(dir string) error {
-	names, err := filepath.Glob(filepath.Join(filepath.Dir(dir), strings.Repeat("[0-9a-f]", 16)))
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name != dir {
-			err = errors.Join(err, os.RemoveAll(name))
-		}
-	}
-	return err
-}
-
-func goBuild(ctx context.Context, dir, cgo string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath"}, args...)...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), cgo)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(cmd.Args[1:], " "), err, out)
-	}
-	return nil
-}
-
-// installSeccomp gets the library that runc is linked with, on Debian.
-func installSeccomp(ctx context.Context) error {
-	if exec.CommandContext(ctx, "pkg-config", "--static", "--exists", "libseccomp").Run() == nil {
-		return nil
-	}
-	for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "libseccomp-dev", "pkg-config"}} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("install libseccomp-dev, which runc needs: %w\n%s", err, out)
-		}
-	}
-	return nil
-}
