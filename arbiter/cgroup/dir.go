@@ -29,9 +29,14 @@ func openDir(mount, path string) (*dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %s: %w", path, goneOr(err))
 	}
+	return newDir(fd, path)
+}
+
+// newDir takes over the descriptor of an open directory.
+func newDir(fd int, path string) (*dir, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("stat cgroup %s: %w", path, goneOr(err))
 	}
 	return &dir{f: os.NewFile(uintptr(fd), path), path: path, ino: st.Ino}, nil
@@ -60,11 +65,12 @@ func (d *dir) openat(name string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-func (d *dir) close() error {
+// close lets go of the directory. There is nothing that its failure could lose.
+func (d *dir) close() {
 	for _, f := range d.kept {
 		f.Close()
 	}
-	return d.f.Close()
+	d.f.Close()
 }
 
 // keep opens files for reading and writing ahead of time, so that the hold
@@ -210,12 +216,7 @@ func (d *dir) child(name string) (*dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroup %s: %w", path, goneOr(err))
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("stat cgroup %s: %w", path, goneOr(err))
-	}
-	return &dir{f: os.NewFile(uintptr(fd), path), path: path, ino: st.Ino}, nil
+	return newDir(fd, path)
 }
 
 // walk calls f for d and every cgroup below it, parents first. f must not keep

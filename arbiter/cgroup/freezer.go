@@ -135,7 +135,7 @@ func (s *FS) continueStopped(stopped []Process) error {
 				errs = append(errs, fmt.Errorf("send SIGCONT to %d: %w", p.Pid, err))
 			}
 		}
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 	return errors.Join(errs...)
 }

@@ -132,14 +132,6 @@ func (r *Record) adopt(name, value string) {
 	}
 }
 
-// original is what a file showed before us; shown if it is not recorded.
-func (r *Record) original(name, shown string) string {
-	if f := r.Fields[name]; f != nil {
-		return f.Original
-	}
-	return shown
-}
-
 // ours reports whether the kernel shows a value that we wrote, and that is not
 // the original anyhow.
 func (f *Field) ours(shown string) bool {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,7 @@ func (s *FS) reservations(now time.Time) []reservation {
 	for pid, what := range s.guardianPids() {
 		all = s.reserve(all, pid, what, false)
 	}
-	s.reserved, s.reservedAt = all[:len(all):len(all)], now
+	s.reserved, s.reservedAt = slices.Clip(all), now
 	return s.reserved
 }
 

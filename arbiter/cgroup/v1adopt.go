@@ -47,7 +47,7 @@ func (n *node) adoptLimit(name string, overflow bool) error {
 	if name == fileMemsw {
 		value = strconv.FormatUint(shown.memsw, 10)
 	}
-	if n.rec != nil && !(overflow && n.rec.Fields[name].ours(value)) {
+	if n.rec != nil && (!overflow || !n.rec.Fields[name].ours(value)) {
 		delete(n.rec.Fields, name)
 		if name == fileLimit {
 			for _, s := range n.members {

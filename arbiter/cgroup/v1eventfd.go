@@ -24,7 +24,7 @@ func (s *FS) newEventfd(d *dir, name, args string, f func()) (*eventfd, error) {
 	}
 	e := &eventfd{s, fd}
 	if err := e.register(d, name, args); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	err = s.watch.add(fd, unix.EPOLLIN, func() {
@@ -32,7 +32,7 @@ func (s *FS) newEventfd(d *dir, name, args string, f func()) (*eventfd, error) {
 		f()
 	})
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, err
 	}
 	return e, nil
@@ -53,6 +53,6 @@ func (e *eventfd) register(d *dir, name, args string) error {
 func (e *eventfd) close() {
 	if e != nil {
 		e.fs.watch.remove(e.fd)
-		unix.Close(e.fd)
+		_ = unix.Close(e.fd)
 	}
 }

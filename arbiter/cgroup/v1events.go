@@ -91,13 +91,15 @@ func (c *v1) holds() bool {
 // to descendants, never to ancestors.
 func (n *node) outermostUnderOOM() *node {
 	outer := n
-	for _, c := range n.membersOf(anyMember) {
-		for _, level := range c.chain[slices.Index(c.chain, n):] {
-			if o, err := level.dir.oomControl(); err == nil && o.underOOM {
-				outer = level
-			}
+	members := n.membersOf(anyMember)
+	if len(members) == 0 {
+		return n
+	}
+	chain := members[0].chain // above n it is the same for all
+	for _, level := range chain[slices.Index(chain, n):] {
+		if o, err := level.dir.oomControl(); err == nil && o.underOOM {
+			outer = level
 		}
-		break // every member has the same ancestors above n
 	}
 	return outer
 }

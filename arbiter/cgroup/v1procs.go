@@ -64,7 +64,7 @@ func (c *v1) unwatchProcesses() {
 	}
 	if fd >= 0 {
 		c.fs.watch.remove(fd)
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 }
 
@@ -87,7 +87,7 @@ func (c *v1) watchLeader() bool {
 			continue // gone meanwhile
 		}
 		if c.fs.watch.add(fd, unix.EPOLLIN, func() { c.leaderExited(fd) }) != nil {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 			return false
 		}
 		c.leader = fd
@@ -110,7 +110,7 @@ func (c *v1) leaderExited(fd int) {
 		return
 	}
 	c.fs.watch.remove(fd)
-	unix.Close(fd)
+	_ = unix.Close(fd)
 	if hold {
 		c.lookForEscape(time.Now())
 	}

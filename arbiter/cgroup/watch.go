@@ -73,7 +73,7 @@ func (w *watch) close() error {
 	err := w.epoll.Close()
 	for _, fd := range []*int{&w.wake, &w.inotify} {
 		if *fd >= 0 {
-			unix.Close(*fd)
+			_ = unix.Close(*fd)
 			*fd = -1
 		}
 	}
@@ -131,10 +131,9 @@ func (w *watch) post(f func()) {
 	_, _ = unix.Write(w.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
-// after runs f on the watching goroutine after d, unless stop is called first.
-func (w *watch) after(d time.Duration, f func()) (stop func()) {
-	t := time.AfterFunc(d, func() { w.post(f) })
-	return func() { t.Stop() }
+// after runs f on the watching goroutine after d.
+func (w *watch) after(d time.Duration, f func()) {
+	time.AfterFunc(d, func() { w.post(f) })
 }
 
 func (w *watch) runPosted() {
@@ -148,13 +147,10 @@ func (w *watch) runPosted() {
 	}
 }
 
-// drain takes the count off an eventfd and returns it; 0 if there was none.
-func drain(fd int) uint64 {
+// drain takes the count off an eventfd.
+func drain(fd int) {
 	var b [8]byte
-	if n, err := unix.Read(fd, b[:]); err != nil || n != len(b) {
-		return 0
-	}
-	return binary.NativeEndian.Uint64(b[:])
+	_, _ = unix.Read(fd, b[:]) // EAGAIN: somebody else has
 }
 
 // run waits and calls back until ctx is done or the watch is closed.
