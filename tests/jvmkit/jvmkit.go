@@ -143,8 +143,15 @@ func (c *Container) run(t testing.TB, o Options) {
 	}
 }
 
-// Await waits for a line of the program's output.
+// Await waits for a line of the program's output. What follows is thrown away.
 func (c *Container) Await(t testing.TB, line string) {
+	t.Helper()
+	out := c.AwaitAndKeep(t, line)
+	go func() { _, _ = io.Copy(io.Discard, out) }() // a full pipe would stop the program
+}
+
+// AwaitAndKeep is Await for a test that reads on by itself.
+func (c *Container) AwaitAndKeep(t testing.TB, line string) *bufio.Reader {
 	t.Helper()
 	found := make(chan error, 1)
 	go func() {
@@ -152,7 +159,6 @@ func (c *Container) Await(t testing.TB, line string) {
 			s, err := c.out.ReadString('\n')
 			if err != nil || strings.TrimSpace(s) == line {
 				found <- err
-				_, _ = io.Copy(io.Discard, c.out) // a full pipe would stop the program
 				return
 			}
 		}
@@ -165,6 +171,7 @@ func (c *Container) Await(t testing.TB, line string) {
 	case <-time.After(Patience):
 		t.Fatalf("no %q within %s", line, Patience)
 	}
+	return c.out
 }
 
 // Leftovers lists what somebody left in the container's /tmp beside the JVM's
