@@ -5,6 +5,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/arbiterd/arbiter/arbiter/casebook"
 )
 
 // untilOperator holds until somebody says otherwise.
@@ -166,6 +168,30 @@ func TestPodLimit(t *testing.T) {
 		t.Errorf("the sidecar ended too: %s", st.GetReason())
 	}
 	d.awaitGuard(sidecar)
+}
+
+// TestPodLimitHitByAnother has a container that no rule covers run into the
+// pod's limit, which is armed for its neighbour: the kernel decides as it would
+// have without Arbiter, and the neighbour lives on, guarded.
+func TestPodLimitHitByAnother(t *testing.T) {
+	n := newNode(t, nodeOptions{})
+	d := n.startArbiter(t, strings.Replace(untilOperator, `namespace = ["shop"]`, `container = ["covered"]`, 1))
+	p := n.runPod(podOptions{name: "two", limit: 64 * mib})
+	covered := p.run(containerOptions{name: "covered", limit: 60 * mib, args: []string{"--ceiling", "4MiB"}})
+	d.awaitGuard(covered)
+	c := p.run(containerOptions{name: "stranger", args: leaking})
+	if reason, code := c.ended(t); reason != "OOMKilled" || code != 137 {
+		t.Errorf("the CRI says %q, %d", reason, code)
+	}
+	if st := covered.status(t); st.GetFinishedAt() != 0 {
+		t.Errorf("the neighbour ended too: %s", st.GetReason())
+	}
+	d.awaitGuard(covered)
+	var cases []*casebook.Record
+	must(d.try(&cases, "cases", "--open"))
+	if len(cases) > 0 {
+		t.Errorf("a case is open: %+v", cases[0])
+	}
 }
 
 // TestInitContainer holds an init container, which is gone before the others
