@@ -65,7 +65,7 @@ func dialAt(dir int, name string) (net.Conn, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", name, err)

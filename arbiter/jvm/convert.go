@@ -15,7 +15,7 @@ import (
 // A Conversion makes a heap dump out of a core. The JVM never runs again for
 // it: jhsdb, of the same JDK as the JVM's, reads the heap from the core.
 type Conversion struct {
-	Core     string // an ELF core, not compressed
+	Core     string // an ELF core; one that ends in .zst is unpacked first
 	Binaries string // what KeepBinaries wrote
 	JDK      string // home of a JDK whose libjvm.so is the JVM's; "": look in JDKs
 	MaxBytes uint64 // of the dump, before compression; 0: none
@@ -43,7 +43,7 @@ func (c Conversion) convert(ctx context.Context, out Output) (Dump, error) {
 	if err != nil {
 		return Dump{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	root := filepath.Join(dir, "root")
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return Dump{}, err
@@ -54,6 +54,9 @@ func (c Conversion) convert(ctx context.Context, out Output) (Dump, error) {
 	}
 	home, err := c.findJDK(root)
 	if err != nil {
+		return Dump{}, err
+	}
+	if c.Core, err = plainCore(ctx, c.Core, dir); err != nil {
 		return Dump{}, err
 	}
 	heap := filepath.Join(dir, "heap.hprof")
@@ -138,8 +141,11 @@ func (c Conversion) jhsdb(ctx context.Context, home, root, exe, heap string) err
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil || !bytes.Contains(out.Bytes(), []byte("heap written to")) {
-		return fmt.Errorf("jhsdb: %v: %s", err, cause(out.Bytes()))
+	if err != nil {
+		return fmt.Errorf("jhsdb: %w: %s", err, cause(out.Bytes()))
+	}
+	if !bytes.Contains(out.Bytes(), []byte("heap written to")) {
+		return fmt.Errorf("jhsdb: %s", cause(out.Bytes()))
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func (j *JVM) removeAttachFiles() {
 	name := fmt.Sprintf(".attach_pid%d", j.nsPid())
 	cwd, err := unix.Open(j.fs.Path(j.pid, "cwd"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
-		defer unix.Close(cwd)
+		defer closeFD(cwd)
 	}
 	j.cleanUp(func() {
 		_ = unix.Unlinkat(j.tmp, name, 0)
@@ -81,7 +81,7 @@ func (j *JVM) ownJcmd() (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	defer unix.Close(root)
+	defer closeFD(root)
 	fd, err := unix.Openat2(root, strings.TrimPrefix(client, "/"), &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
@@ -89,7 +89,7 @@ func (j *JVM) ownJcmd() (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	_ = unix.Close(fd) // it was opened to see whether it is there
+	closeFD(fd) // it was opened to see whether it is there
 	return client, true
 }
 

@@ -100,7 +100,7 @@ func openTmp(fs proc.FS, pid int) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("open root", err)
 	}
-	defer unix.Close(root)
+	defer closeFD(root)
 	tmp, err := unix.Openat2(root, "tmp", &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
@@ -117,10 +117,13 @@ func (j *JVM) Close() {
 		j.proc.Close()
 	}
 	if j.tmp >= 0 {
-		_ = unix.Close(j.tmp) // O_PATH: nothing can be lost
+		closeFD(j.tmp)
 		j.tmp = -1
 	}
 }
+
+// closeFD closes a descriptor that nothing was written to, such as O_PATH.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 // Pid is the process, in our own pid namespace.
 func (j *JVM) Pid() int { return j.pid }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -37,7 +38,9 @@ func (fs FS) Listeners(pid int) ([]netip.AddrPort, error) {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b netip.AddrPort) int { return cmp.Or(cmp.Compare(a.Port(), b.Port()), a.Addr().Compare(b.Addr())) })
+	slices.SortFunc(out, func(a, b netip.AddrPort) int {
+		return cmp.Or(cmp.Compare(a.Port(), b.Port()), a.Addr().Compare(b.Addr()))
+	})
 	return slices.Compact(out), nil
 }
 
@@ -63,7 +66,7 @@ func (fs FS) sockets(pid int) (map[uint64]bool, error) {
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(maxDescriptors)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fileError(pid, "fd", err)
 	}
 	own := map[uint64]bool{}

@@ -144,7 +144,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not reachable.`,
 		a.pauseList(), a.cases(), a.show(),
 		a.resume(), a.kill(), a.extend(), a.pause(), a.disarm(),
 		a.guards(), a.explain(), a.lint(), a.replay(),
-		a.top(), a.get(), a.report(),
+		a.top(), a.get(), a.report(), a.convert(),
 		a.status(), a.reload(), a.version(), a.completion(), a.man(),
 	)
 	return root
