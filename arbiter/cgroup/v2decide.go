@@ -200,6 +200,27 @@ func whileIdle(b band, high uint64, t *trail, now reading) guardMove {
 	return guardMove{kind: stay}
 }
 
+// onCache decides while memory.high is lifted because page cache alone pressed
+// against it. The kernel throttles a writer there until its pages are written
+// back (Linux 6.12: a fifth of the speed). The limit itself then tells of every
+// reclaim. High comes back only after a guard: to set it makes the kernel
+// reclaim, which takes a while.
+func onCache(b band, t *trail, now reading) guardMove {
+	slope, _ := t.slope(now)
+	left := timeTo(b.limit, now.real, slope)
+	if soon(left) && now.real >= b.limit/2 {
+		return guardMove{kind: standGuard, why: fmt.Sprintf("%.1fs to the limit", left.Seconds())}
+	}
+	if now.real+b.width() >= b.base {
+		return guardMove{kind: standGuard, why: "no page cache any more"}
+	}
+	return guardMove{kind: stay, why: "page cache"}
+}
+
+// cacheOnly reports whether what presses against memory.high is page cache, and
+// real memory far below.
+func cacheOnly(b band, now reading) bool { return now.real+b.width() < b.base }
+
 // above is the memory.high that leaves a peak unthrottled, within the band.
 func above(b band, peak uint64) uint64 {
 	return min(max(pageFloor(peak+b.width()/8), b.base), b.top)

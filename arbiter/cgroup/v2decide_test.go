@@ -158,6 +158,27 @@ func TestWhileIdle(t *testing.T) {
 	}
 }
 
+func TestOnCache(t *testing.T) {
+	t.Parallel()
+	b := bandOf(256 * mib)
+	for _, tt := range []struct {
+		name      string
+		past, now int // MiB, a second apart
+		want      guardKind
+	}{
+		{"nothing but cache", 20, 21, stay},
+		{"real memory grows slowly", 150, 152, stay},
+		{"real memory grows fast", 60, 170, standGuard},
+		{"no cache is left", 210, 211, standGuard},
+	} {
+		var tr trail
+		tr.add(reading{at(1000), uint64(tt.past) * mib})
+		if got := onCache(b, &tr, reading{at(2000), uint64(tt.now) * mib}); got.kind != tt.want {
+			t.Errorf("%s: kind %d (%s), want %d", tt.name, got.kind, got.why, tt.want)
+		}
+	}
+}
+
 func TestTrailIsBounded(t *testing.T) {
 	t.Parallel()
 	var tr trail

@@ -140,7 +140,7 @@ func (l *level) standGuard(now time.Time, why string) error {
 		return nil
 	}
 	l.fs.guards.Add(1)
-	l.guarded, l.since = true, now
+	l.guarded, l.since, l.cached = true, now, false
 	l.firstOf.Store(0)
 	err := l.rescanAll()
 	err = errors.Join(err, l.liftHigh())

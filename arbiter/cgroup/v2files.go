@@ -19,6 +19,7 @@ import (
 //	oom_group_kill 0
 type memoryEvents struct {
 	high    uint64 // times that a task was throttled by memory.high
+	max     uint64 // times that the limit was reached, whether or not reclaim helped
 	oom     uint64 // times that the limit was reached and nothing could be reclaimed
 	oomKill uint64 // processes that the kernel killed for it
 }
@@ -29,6 +30,8 @@ func parseMemoryEvents(b []byte) (memoryEvents, error) {
 		switch key {
 		case "high":
 			e.high = n
+		case "max":
+			e.max = n
 		case "oom":
 			e.oom = n
 		case "oom_kill":

@@ -17,7 +17,7 @@ const (
 
 func TestParseV2Files(t *testing.T) {
 	t.Parallel()
-	if got, err := parseMemoryEvents([]byte(sampleEvents)); err != nil || got != (memoryEvents{high: 4488, oom: 1, oomKill: 2}) {
+	if got, err := parseMemoryEvents([]byte(sampleEvents)); err != nil || got != (memoryEvents{high: 4488, max: 12, oom: 1, oomKill: 2}) {
 		t.Errorf("memory.events: %+v, %v", got, err)
 	}
 	if got, err := parseReclaimable([]byte(sampleStat)); err != nil || got != 123 {

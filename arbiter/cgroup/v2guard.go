@@ -45,7 +45,7 @@ func (l *level) notified() {
 			go c.countKills()
 		}
 	}
-	if e.high > before.high || e.oom > before.oom && !l.up.Load() {
+	if e.high > before.high || e.max > before.max || e.oom > before.oom && !l.up.Load() {
 		l.work.ask(l.react)
 	}
 }
@@ -96,10 +96,17 @@ func (l *level) react() {
 			l.complain(l.rescan())
 			return guardMove{kind: stay}
 		}
+		if l.cached {
+			l.quietly()
+			return onCache(b, &l.trail, r)
+		}
 		high, _ := l.high.Bytes()
 		move := onHigh(b, high, &l.trail, r)
 		if move.kind == stay {
 			l.quietly()
+			if l.cached = cacheOnly(b, r); l.cached {
+				l.complain(l.liftHigh())
+			}
 		}
 		return move
 	})
@@ -241,6 +248,10 @@ func (l *level) arm(now time.Time) error {
 		return nil
 	case r.real+b.tolerance() >= b.top && mayExempt():
 		return l.apply(b, guardMove{kind: standGuard, why: "near its limit when it was armed"}, r)
+	}
+	if current, err := l.dir.number(fileCurrent); err == nil && current >= b.base && cacheOnly(b, r) {
+		l.cached = true
+		return nil
 	}
 	return l.setHigh(policy.LimitOf(l.underSoft(above(b, r.real))))
 }

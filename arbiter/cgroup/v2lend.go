@@ -208,6 +208,9 @@ func (l *level) setHigh(to policy.Limit) error {
 		return err
 	}
 	l.high = to
+	if _, set := to.Bytes(); set {
+		l.cached = false
+	}
 	l.fs.changed("high "+to.String(), l.dir.path)
 	return nil
 }

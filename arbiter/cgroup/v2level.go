@@ -55,6 +55,7 @@ type level struct {
 	guarded bool
 	since   time.Time // when the guard was put up
 	barred  time.Time // no guard before that
+	cached  bool      // memory.high is lifted since page cache alone presses against it
 	trail   trail
 	marks   map[string]uint64 // usage of the children when last looked at
 	scores  exemption

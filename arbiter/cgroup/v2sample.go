@@ -49,6 +49,8 @@ func (l *level) consider(b band, r reading) guardMove {
 		return whileGuarded(b, l.since, &l.trail, r)
 	case l.slackened() || l.fs.noGuards.Load():
 		return guardMove{kind: stay} // it is being stopped without a guard, or nothing is to be done
+	case l.cached:
+		return onCache(b, &l.trail, r)
 	case high == 0 && r.real+b.tolerance() >= b.top:
 		return guardMove{kind: standGuard, why: "above the top of memory.high"}
 	case high == 0: // lifted by a guard that could not be put up again
