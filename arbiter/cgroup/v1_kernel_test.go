@@ -98,7 +98,7 @@ func TestKernelReservedAndGlob(t *testing.T) {
 	if _, reserved := g.Reserved("/"); !reserved {
 		t.Error("the root is not reserved")
 	}
-	tree.Place(child.Pid) // a sibling of ctr now
+	tree.Child("sibling", testkit.Options{}).Place(child.Pid)
 	if _, reserved := g.Reserved(ctr.Path, child.Pid); reserved {
 		t.Error("a cgroup without the asking process is reserved")
 	}
