@@ -27,8 +27,8 @@ func (c *Case) judge(ctx context.Context) event {
 	default:
 		err = fmt.Errorf("verdict %q cannot be carried out here", c.st.verdict)
 	}
-	if errors.Is(err, cgroup.ErrGone) && c.st.verdict != policy.Kill {
-		return event{kind: evGone, why: fmt.Sprintf("the container vanished before it could be %sd", c.st.verdict)}
+	if errors.Is(err, errNobody) || errors.Is(err, cgroup.ErrGone) && c.st.verdict != policy.Kill {
+		return event{kind: evGone, why: "the container vanished before its verdict, " + string(c.st.verdict)}
 	}
 	if errors.Is(err, cgroup.ErrGone) {
 		err = nil // dead is dead
@@ -36,8 +36,15 @@ func (c *Case) judge(ctx context.Context) event {
 	return event{kind: evVerdict, err: err, at: time.Now()}
 }
 
+// errNobody says that there was nobody left to kill: somebody else ended the
+// container, and neither case nor runtime may be told of a kill of ours.
+var errNobody = errors.New("no process is left")
+
 // kill ends the container, or its largest process.
 func (c *Case) kill(ctx context.Context) error {
+	if pids, err := c.ct.cg.Pids(); errors.Is(err, cgroup.ErrGone) || err == nil && len(pids) == 0 {
+		return errNobody
+	}
 	v := c.st.rule.Verdict
 	ctx, cancel := context.WithTimeout(ctx, killTimeout+v.TermGrace)
 	defer cancel()
