@@ -11,9 +11,9 @@ import (
 
 // maxHole is the longest stretch of never-touched memory that the file shows
 // as a hole. Longer ones are left out of the file (the segment says how long
-// the mapping is): a core with a terabyte of holes is a burden to every tool
-// that copies it.
-const maxHole = 1 << 30
+// the mapping is): a core with a terabyte of holes is a burden to everything
+// that copies, sums or compresses it.
+const maxHole = 64 << 20
 
 // An image is everything about a process that its core is made from, taken
 // while it stands still.

@@ -125,7 +125,7 @@ func TestSplitLeavesLongHolesOut(t *testing.T) {
 		{"never touched", nil, []part{{v.Start, 0, 4 << 30}}},
 		{"begin", []span{page(0)}, []part{{v.Start, pageSize, 4 << 30}}},
 		{"both ends", []span{page(0), page(4<<30 - pageSize)}, []part{{v.Start, pageSize, 4<<30 - pageSize}, {v.Start + 4<<30 - pageSize, pageSize, pageSize}}},
-		{"short tail", []span{page(0), page(1 << 30), page(2 << 30), page(3<<30 + pageSize)}, []part{{v.Start, 4 << 30, 4 << 30}}},
+		{"short holes", []span{page(4<<30 - 2*maxHole), page(4<<30 - maxHole)}, []part{{v.Start, 0, 4<<30 - 2*maxHole}, {v.Start + 4<<30 - 2*maxHole, 2 * maxHole, 2 * maxHole}}},
 	} {
 		var got []part
 		for _, s := range split(v, c.spans) {

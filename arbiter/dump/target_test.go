@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -81,6 +82,8 @@ func playTarget(kind string, args []string) {
 		}
 	case "mappings":
 		mapMany(number(0))
+	case "spin":
+		go spin(args[0])
 	case "file":
 		info = mapAndDelete(args[0])
 	}
@@ -159,6 +162,16 @@ func mapMany(n int) {
 		b := mapAnon(2*pageSize, unix.PROT_READ|unix.PROT_WRITE)
 		fill(b[:pageSize], 1)
 		check(unix.Mprotect(b[pageSize:], unix.PROT_READ*(i%2)))
+	}
+}
+
+// spin counts in a file, so that a test can tell whether it runs.
+func spin(name string) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	check(err)
+	b := mapAt(int(f.Fd()), pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	for {
+		atomic.AddUint64((*uint64)(unsafe.Pointer(&b[0])), 1)
 	}
 }
 
@@ -282,10 +295,9 @@ func blocksOf(st os.FileInfo) int64 { return st.Sys().(*syscall.Stat_t).Blocks *
 // traceFromAnotherThread plays the debugger that was there first.
 func traceFromAnotherThread(t testing.TB, pid int) (release func()) {
 	t.Helper()
-	seized, done := make(chan error), make(chan struct{})
-	var once atomic.Bool
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread, and with it the tracer, ends here
+	seized, done, ended := make(chan error), make(chan struct{}), make(chan struct{})
+	go offMainThread(func() {
+		defer close(ended)
 		tids, err := processDir(pid).tasks()
 		for _, tid := range tids {
 			if err == nil {
@@ -294,13 +306,34 @@ func traceFromAnotherThread(t testing.TB, pid int) (release func()) {
 		}
 		seized <- err
 		<-done
-	}()
+	})
 	if err := <-seized; err != nil {
 		t.Fatal(err)
 	}
-	return func() {
-		if !once.Swap(true) {
-			close(done)
-		}
+	return sync.OnceFunc(func() {
+		close(done)
+		<-ended
+		eventually(t, "untraced", func() bool {
+			status, _ := processDir(pid).read("status")
+			return statusField(status, "TracerPid") == "0"
+		})
+	})
+}
+
+// offMainThread runs f on a thread that ends with it, and with it whatever it
+// traces. The main thread never ends.
+func offMainThread(f func()) {
+	runtime.LockOSThread() // never unlocked
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
 	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f()
+	}()
+	<-done // the main thread is taken as long: the other goroutine cannot have it
 }
