@@ -26,8 +26,8 @@
 // CGO_ENABLED=0; everything else in bin/ must be static too, or it is left out,
 // which is said.
 //
-// Cgroup v2 alone at /sys/fs/cgroup with all controllers enabled in the root,
-// or with -v1 the v1 hierarchies memory, freezer, cpu, cpuacct and pids in
+// Cgroup v2 alone at /sys/fs/cgroup with memory, cpu, io and pids enabled in
+// the root, or with -v1 the v1 hierarchies memory, freezer, cpu, cpuacct and pids in
 // directories below it, and no cgroup2. An ext4 with a journal (page cache is
 // real there, the root file system is memory) at /data, which is also TMPDIR;
 // it starts empty in every boot. A swap device that is not switched on:
