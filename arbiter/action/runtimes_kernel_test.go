@@ -79,7 +79,7 @@ func TestGoDumps(t *testing.T) {
 			heap = filepath.Join(e.files.dir, n)
 		}
 	}
-	out, err := exec.Command("go", "tool", "pprof", "-sample_index=inuse_space", "-top", heap).CombinedOutput()
+	out, err := exec.Command("go", "tool", "pprof", "-sample_index=inuse_space", "-unit=MB", "-top", heap).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "32MB") {
 		t.Errorf("open %q: %v: %s", heap, err, out)
 	}
