@@ -29,6 +29,14 @@ type Helper struct {
 	MemoryBytes uint64
 }
 
+// How long threads are given to trap. One that is in an uninterruptible sleep
+// will not, however long one waits; and behind an open freezer each moment is
+// one too many.
+const (
+	trapThawed = time.Second
+	trapFrozen = 10 * time.Second
+)
+
 // A Hold is how the container is kept where it is while its threads go from
 // the freezer into their traps.
 type Hold struct {
@@ -61,6 +69,9 @@ func (h Helper) Dump(ctx context.Context, req Request, files []*os.File, hold Ho
 	}
 	if req.Within == 0 {
 		req.Within = within(ctx)
+	}
+	if req.TrapWithin = trapFrozen; hold.Trap != nil {
+		req.TrapWithin = trapThawed
 	}
 	ctx, cancel := context.WithTimeout(ctx, req.Within+overtime)
 	defer cancel()

@@ -18,10 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trapWait bounds how long the threads are given to trap. A thread that is in
-// an uninterruptible sleep will not, however long one waits.
-const trapWait = time.Second
-
 // overtime is what the helper has to finish its files when its time is over.
 const overtime = 5 * time.Second
 
@@ -97,7 +93,7 @@ func (h *helper) stop(ctx context.Context) error {
 		return nil
 	}
 	h.tracer.seizeDeferred()
-	wctx, cancel := context.WithTimeout(ctx, trapWait)
+	wctx, cancel := context.WithTimeout(ctx, h.req.TrapWithin)
 	blocked := h.tracer.wait(wctx)
 	cancel()
 	h.send(message{Trapped: true, Blocked: blocked})

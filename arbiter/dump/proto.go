@@ -14,6 +14,8 @@ type Request struct {
 	MaxBytes uint64        `json:"maxBytes,omitempty"` // of memory, for all cores together; 0: no bound
 	MinFree  uint64        `json:"minFree,omitempty"`  // free bytes that the disk must keep
 	Within   time.Duration `json:"within"`             // after this the cores are finished with what they have
+	// TrapWithin is how long the threads are given to trap. Dump sets it.
+	TrapWithin time.Duration `json:"trapWithin"`
 	// SkipSwapped leaves swapped pages out: bringing them back would charge a
 	// cgroup that has no room for them.
 	SkipSwapped bool `json:"skipSwapped,omitempty"`

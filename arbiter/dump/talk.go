@@ -52,7 +52,7 @@ func (s *session) trap(ctx context.Context, req Request, hold Hold, untraced str
 			return err
 		}
 		// A container must not run on for longer than a helper that works takes.
-		ctx, cancel := context.WithTimeout(ctx, 2*trapWait)
+		ctx, cancel := context.WithTimeout(ctx, 2*req.TrapWithin)
 		defer cancel()
 		m, err := s.receive(ctx)
 		if err == nil && !m.Trapped {
