@@ -12,6 +12,7 @@ import (
 
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -31,6 +32,7 @@ type Case struct {
 	id    string
 	e     *Engine
 	ct    *container
+	of    cri.Container // whom the case is about: ct.id may be told anew meanwhile
 	fired trigger
 	log   hclog.Logger
 	curve bool // the container's memory curve was kept
@@ -47,6 +49,7 @@ type Case struct {
 	hasPlace atomic.Bool                   // holds a place in the held budget
 	lending  sync.Mutex                    // serializes borrow; an abandoned step may still call it
 	borrowed uint64                        // bytes lent by this case, taken from the budget
+	settled  bool                          // nothing is lent any more
 	kept     uint64                        // of those, what was lent before the present step
 	after    []func(context.Context) error
 	deadline *time.Timer
@@ -249,6 +252,10 @@ func (c *Case) close(ctx context.Context) {
 		c.deadline.Stop()
 	}
 	now := time.Now()
+	if c.st.outcome == casebook.OutcomeGone {
+		// Its directory may stay and fill again: nothing of this case with it.
+		c.giveBack(ctx)
+	}
 	c.keepCurve() // of a case that did not hold
 	c.mu.Lock()
 	c.rec.Closed, c.rec.Outcome, c.rec.Why = now, c.st.outcome, c.st.why

@@ -30,6 +30,8 @@ type container struct {
 	failed   bool     // arming failed
 	armed    bool     // holds a place in the armed budget
 
+	busy    bool // being armed or let go of: no case opens meanwhile
+	gone    bool // its directory was removed; another may stand in its place
 	open    *Case
 	again   *cgroup.Event        // the limit was met again since the open case let it run
 	ended   map[string]time.Time // rule name → when its last case closed
@@ -97,7 +99,8 @@ func (e *Engine) observe(source string, ev cri.Event) {
 			delete(ct.from, source)
 		}
 	case ct == nil:
-		ct = &container{id: ev.Container, from: map[string]bool{source: true}, ended: map[string]time.Time{}}
+		ct = newContainer(ev.Container)
+		ct.from[source] = true
 		e.containers[path] = ct
 	default:
 		ct.from[source] = true
@@ -110,6 +113,10 @@ func (e *Engine) observe(source string, ev cri.Event) {
 	}
 	e.mu.Unlock()
 	e.queue.add(path)
+}
+
+func newContainer(id cri.Container) *container {
+	return &container{id: id, from: map[string]bool{}, ended: map[string]time.Time{}}
 }
 
 // merge keeps what either source knows; a later report wins where both do.
@@ -147,7 +154,9 @@ func (e *Engine) reconcile(ctx context.Context, path string) {
 		e.mu.Unlock()
 		return
 	}
-	gone := len(ct.from) == 0
+	ct.busy = true
+	defer e.settled(ct)
+	gone := ct.gone || len(ct.from) == 0
 	acks := ct.acks
 	ct.acks = nil
 	e.mu.Unlock()
@@ -164,6 +173,19 @@ func (e *Engine) reconcile(ctx context.Context, path string) {
 		e.forget(ctx, ct)
 	} else if err != nil {
 		e.log.Warn("container not guarded", "container", ct.id.String(), "cgroup", path, "error", err)
+	}
+}
+
+// settled ends a worker's time with a container. A limit that was met meanwhile
+// opens its case now.
+func (e *Engine) settled(ct *container) {
+	e.mu.Lock()
+	ct.busy = false
+	again := ct.again
+	ct.again = nil
+	e.mu.Unlock()
+	if again != nil {
+		e.handle(*again)
 	}
 }
 
@@ -276,6 +298,14 @@ func (e *Engine) forget(ctx context.Context, ct *container) {
 	e.mu.Lock()
 	if e.containers[ct.id.Cgroup] == ct {
 		delete(e.containers, ct.id.Cgroup)
+		if len(ct.from) > 0 && e.fs.Exists(ct.id.Cgroup) {
+			// A new directory stands at the path; its report came before the
+			// old one was let go of.
+			next := newContainer(ct.id)
+			next.from = ct.from
+			e.containers[ct.id.Cgroup] = next
+			e.queue.add(ct.id.Cgroup)
+		}
 	}
 	e.mu.Unlock()
 	e.leaveArmed(ct)

@@ -26,7 +26,7 @@ const reconcilers = 4
 
 // finishGrace is how long the end of the daemon waits for the artifacts of
 // cases that are closed already. Whoever starts next goes on with them.
-const finishGrace = 2 * time.Second
+const finishGrace = time.Second
 
 // Options are what an Engine is made of.
 type Options struct {
@@ -80,7 +80,8 @@ type Engine struct {
 	health      map[string]api.SourceStatus
 	disarmed    map[string]bool
 	disarmedAll bool
-	rail        string // why no case may open now
+	rail        string // why no case may open now: the node
+	stopping    string // the same: the daemon's end
 }
 
 // New makes an engine with the policy loaded. It changes nothing yet.
@@ -107,6 +108,8 @@ func New(o Options) (*Engine, error) {
 // Run guards containers until ctx is done; then every case gets its rule's
 // otherwise, and everything is disarmed. The cause of ctx is told to the cases.
 func (e *Engine) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatching()
 	e.fs.Handle(e.handle)
@@ -135,7 +138,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	case err = <-watching:
 		err = fmt.Errorf("watch cgroups: %w", err)
 	}
-	e.shutdown(context.Cause(ctx))
+	cause := context.Cause(ctx)
+	stop() // nothing is armed any more, also if the watching failed
+	e.shutdown(cause)
 	stopWatching()
 	wg.Wait()
 	return err
@@ -225,7 +230,7 @@ func (e *Engine) shutdown(cause error) {
 		why, kind = cause.Error(), evGiveUp
 	}
 	e.mu.Lock()
-	e.rail = why
+	e.stopping = why
 	open := slices.Collect(maps.Values(e.cases))
 	e.mu.Unlock()
 	for _, c := range open {
@@ -236,7 +241,7 @@ func (e *Engine) shutdown(cause error) {
 		for _, c := range open {
 			c.post(event{kind: evGiveUp, why: why})
 		}
-		waitFor(&e.wg, 2*giveBackWithin)
+		waitFor(&e.wg, giveBackWithin)
 	}
 	e.endCases(errors.New(why))
 	e.disarmAll()

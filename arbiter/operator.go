@@ -42,7 +42,7 @@ func (e *Engine) order(ctx context.Context, part, operator string, ev event) (ap
 	if string(rec.Outcome) != string(ev.verdict) {
 		return api.Done{Case: c.id}, fmt.Errorf("%w: case %s closed as %s: %s", server.ErrConflict, c.id, rec.Outcome, rec.Why)
 	}
-	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s of %s", c.id, rec.Outcome, c.ct.id)}, nil
+	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s of %s", c.id, rec.Outcome, c.of)}, nil
 }
 
 // Resume is an operator's verdict.
@@ -110,7 +110,9 @@ func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string)
 		ct.cg = cg
 		e.mu.Unlock()
 	}
-	e.mu.Lock()
+	if ct, err = e.take(ctx, ct); err != nil {
+		return api.Done{}, err
+	}
 	if c := ct.open; c != nil {
 		e.mu.Unlock()
 		return api.Done{}, fmt.Errorf("%w: %s already has the open case %s", server.ErrConflict, ct.id, c.id)
@@ -126,6 +128,29 @@ func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string)
 	return api.Done{Case: c.id, Message: fmt.Sprintf("%s: %s is held by rule %s", c.id, ct.id, rule.Name)}, nil
 }
 
+// take makes a container one of the engine's own and returns with e.mu held,
+// once no worker arms it or lets go of it.
+func (e *Engine) take(ctx context.Context, ct *container) (*container, error) {
+	t := time.NewTicker(pollExit)
+	defer t.Stop()
+	for {
+		e.mu.Lock()
+		own := e.adopt(ct)
+		if !own.busy {
+			if own.cg == nil {
+				own.cg = ct.cg
+			}
+			return own, nil
+		}
+		e.mu.Unlock()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("hold %s: %w", ct.id, ctx.Err())
+		}
+	}
+}
+
 // untilHeld waits until the container stands still or the case has ended.
 func (c *Case) untilHeld(ctx context.Context) error {
 	for {
@@ -139,7 +164,7 @@ func (c *Case) untilHeld(ctx context.Context) error {
 			rec := c.record()
 			return fmt.Errorf("%w: case %s closed as %s: %s", server.ErrConflict, c.id, rec.Outcome, rec.Why)
 		case <-ctx.Done():
-			return fmt.Errorf("hold %s: %w", c.ct.id, ctx.Err())
+			return fmt.Errorf("hold %s: %w", c.of, ctx.Err())
 		}
 	}
 }

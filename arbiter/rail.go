@@ -84,14 +84,13 @@ func (e *Engine) watchNode(ctx context.Context) {
 	defer t.Stop()
 	var r railState
 	for {
-		n, err := e.nodeState()
-		if err != nil {
+		if n, err := e.nodeState(); err != nil {
 			e.log.Error("read the node's memory", "error", err)
-			return
+		} else {
+			was := r.why
+			r = r.next(n, e.opts.Node, time.Now())
+			e.keepRail(ctx, was, r.why)
 		}
-		was := r.why
-		r = r.next(n, e.opts.Node, time.Now())
-		e.keepRail(ctx, was, r.why)
 		select {
 		case <-ctx.Done():
 			return

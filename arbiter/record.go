@@ -79,7 +79,7 @@ func (c *Case) view() api.Hold {
 	u, _ := c.ct.cg.Usage()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := c.ct.id
+	id := c.of
 	limit, _ := u.Limit.Bytes()
 	h := api.Hold{
 		ID: c.id, State: c.st.phase.String(), Rule: c.ruleName(), Trigger: string(c.fired.kind),

@@ -48,7 +48,7 @@ func (c *Case) facts(ctx context.Context) (policy.Facts, error) {
 		return policy.Facts{}, err
 	}
 	f := policy.Facts{
-		At: c.fired.at, Container: c.ct.id, Trigger: c.fired.kind, Why: c.fired.why,
+		At: c.fired.at, Container: c.of, Trigger: c.fired.kind, Why: c.fired.why,
 		CgroupVersion: c.e.fs.Version(),
 		Limit:         u.BaseLimit, LimitCgroup: u.LimitCgroup,
 		UsageBytes: u.Current, UnreclaimableBytes: u.Unreclaimable,
@@ -98,6 +98,9 @@ func (c *Case) kernelOp(ctx context.Context, op policy.Op) error {
 func (c *Case) borrow(ctx context.Context, bytes uint64) error {
 	c.lending.Lock()
 	defer c.lending.Unlock()
+	if ctx.Err() != nil || c.settled {
+		return errors.Join(ctx.Err(), errSettled)
+	}
 	if bytes > c.borrowed {
 		if err := c.e.budgets.borrow(bytes - c.borrowed); err != nil {
 			c.e.metrics.refusals.WithLabelValues("borrowed").Inc()
@@ -119,6 +122,17 @@ func (c *Case) borrow(ctx context.Context, bytes uint64) error {
 	c.e.budgets.giveBack(c.borrowed - bytes)
 	c.borrowed = bytes
 	return nil
+}
+
+// errSettled is for an abandoned step that asks for room of a closed case.
+var errSettled = errors.New("the case is closed")
+
+// settle gives what is still lent back to the budget; the case lends no more.
+func (c *Case) settle() {
+	c.lending.Lock()
+	defer c.lending.Unlock()
+	c.e.budgets.giveBack(c.borrowed)
+	c.borrowed, c.settled = 0, true
 }
 
 // runStep runs one action with its deadline and words how it went.
@@ -213,11 +227,11 @@ func (c *Case) env(stepCtx context.Context, rule *policy.Rule, step policy.Step)
 		Progress:  func(done, total uint64) { c.setProgress(step.Name, done, total) },
 		Borrow: func(ctx context.Context, bytes uint64) error {
 			if stepCtx.Err() != nil {
-				return stepCtx.Err() // an abandoned step gets nothing any more
+				return stepCtx.Err()
 			}
 			return c.borrow(ctx, bytes)
 		},
-		ExecIn:  c.e.execIn(c.ct.id),
+		ExecIn:  c.e.execIn(c.of),
 		Uploads: c.e.opts.Uploads,
 		Shelf:   c.shelf,
 	}

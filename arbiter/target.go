@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/arbiterd/arbiter/arbiter/api/server"
 	"github.com/arbiterd/arbiter/cri"
@@ -32,6 +31,16 @@ func (e *Engine) findCase(part string) (*Case, error) {
 	return nil, fmt.Errorf("%w: %q names %d open cases; give more of the id", server.ErrConflict, part, len(found))
 }
 
+// adopt makes a container that an operator named by its cgroup, and that no
+// source has reported, one of the engine's own. e.mu is held.
+func (e *Engine) adopt(ct *container) *container {
+	if known := e.containers[ct.id.Cgroup]; known != nil {
+		return known
+	}
+	e.containers[ct.id.Cgroup] = ct
+	return ct
+}
+
 // target finds a container by namespace/pod/container, by its id or an
 // unambiguous start of it, or by its cgroup.
 func (e *Engine) target(name string) (*container, error) {
@@ -53,9 +62,7 @@ func (e *Engine) target(name string) (*container, error) {
 	case len(found) > 1:
 		return nil, fmt.Errorf("%w: %q names %d containers; give namespace/pod/container or the cgroup", server.ErrConflict, name, len(found))
 	case strings.HasPrefix(name, "/") && e.fs.Exists(cg):
-		ct := &container{id: cri.Container{Cgroup: cg, Source: "operator"}, from: map[string]bool{"operator": true}, ended: map[string]time.Time{}}
-		e.containers[cg] = ct
-		return ct, nil
+		return newContainer(cri.Container{Cgroup: cg, Source: "operator"}), nil
 	}
 	return nil, fmt.Errorf("%w: no container %q (namespace/pod/container, a container id, or a cgroup such as /system.slice/x.service)", server.ErrNotFound, name)
 }

@@ -109,10 +109,14 @@ type event struct {
 // interrupts reports whether the event ends a step that is running.
 func (e event) interrupts(s state) bool {
 	switch e.kind {
-	case evDeadline, evOperator, evGiveUp, evOtherwise, evGone, evEscalate:
+	case evOperator, evGiveUp, evOtherwise, evGone:
 		return true
+	case evDeadline:
+		return s.phase == stepping
+	case evEscalate:
+		return !s.hold
 	case evLimitAgain:
-		return s.hold && !s.frozen
+		return s.phase == stepping && s.hold && !s.frozen
 	}
 	return false
 }

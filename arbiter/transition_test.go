@@ -283,3 +283,19 @@ func TestTransitionObserves(t *testing.T) {
 		t.Errorf("did %v, outcome %s, why %q", x.did, s.outcome, s.why)
 	}
 }
+
+// What comes while the container is being stopped does not keep it from being
+// stopped.
+func TestTransitionOpeningIsNotInterrupted(t *testing.T) {
+	t.Parallel()
+	s := state{phase: opening, hold: true}
+	for _, kind := range []eventKind{evEscalate, evDeadline, evLimitAgain, evExtend} {
+		ev := event{kind: kind, why: "echo"}
+		if ev.interrupts(s) {
+			t.Errorf("event %d interrupts the hold", kind)
+		}
+		if got := transition(s, ev); got.phase != opening {
+			t.Errorf("event %d takes the case to %s", kind, got.phase)
+		}
+	}
+}

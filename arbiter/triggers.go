@@ -1,6 +1,7 @@
 package arbiter
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,14 +60,18 @@ func (e *Engine) atLimit(ct *container, ev cgroup.Event) {
 		e.escalate(c, ct, ev)
 		return
 	}
+	if ct.busy {
+		ct.again = &ev
+		return
+	}
 	e.open(ct, ev, policy.OnLimit, func(*policy.Rule) string { return ev.Why })
 }
 
 // escalate turns a case that runs beside its container into a limit case.
 func (e *Engine) escalate(c *Case, ct *container, ev cgroup.Event) {
 	rules := ct.candidatesFor(policy.OnLimit)
-	if !mayHold(rules) {
-		return
+	if c.hasPlace.Load() || !mayHold(rules) {
+		return // it is being held already, or must not be
 	}
 	if why := e.refuse(); why != "" {
 		c.post(event{kind: evGiveUp, at: ev.At, why: why})
@@ -130,7 +135,7 @@ func (e *Engine) open(ct *container, ev cgroup.Event, kind policy.TriggerKind, w
 	for _, list := range ct.triggers {
 		r := first(list)
 		atOnce := kind == policy.OnLimit && r.Mode == policy.Enforce // whoever is held already has no time to cool down
-		if ct.open != nil || r.Trigger.On != kind || !atOnce && e.cooling(ct, r) {
+		if ct.open != nil || ct.busy || r.Trigger.On != kind || !atOnce && e.cooling(ct, r) {
 			continue
 		}
 		if text := why(r); text != "" {
@@ -154,7 +159,7 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 	}
 	rule := first(fired.rules)
 	c := &Case{
-		id: id, e: e, ct: ct, fired: fired,
+		id: id, e: e, ct: ct, of: ct.id, fired: fired,
 		inbox: make(chan event, 32), done: make(chan struct{}),
 		st: state{phase: opening, hold: fired.hold},
 		log: e.log.Named("case").With("case", id, "container", ct.id.String(),
@@ -185,8 +190,8 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 
 // refuse takes a place for one more held container, or tells why there is none.
 func (e *Engine) refuse() string {
-	if e.rail != "" {
-		return e.rail
+	if why := cmp.Or(e.stopping, e.rail); why != "" {
+		return why
 	}
 	if err := e.budgets.hold(); err != nil {
 		e.metrics.refusals.WithLabelValues("held").Inc()
@@ -213,7 +218,7 @@ func (e *Engine) emptied(ct *container, ev cgroup.Event) {
 		c.post(event{kind: evGone, at: ev.At, why: "the container ended or was stopped: no process is left"})
 	}
 	if ev.Kind == cgroup.EventGone {
-		clear(ct.from)
+		ct.gone = true
 		e.queue.add(ct.id.Cgroup)
 	}
 }
@@ -241,7 +246,7 @@ func (e *Engine) caseClosed(ctx context.Context, c *Case) {
 	if c.hasPlace.Load() {
 		e.budgets.unhold()
 	}
-	e.budgets.giveBack(c.borrowed)
+	c.settle()
 	e.queue.add(ct.id.Cgroup)
 	e.changed.signal()
 	e.afterwards(ctx, c)

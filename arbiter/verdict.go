@@ -103,7 +103,7 @@ func (c *Case) leaves(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case ev := <-c.inbox:
-			if ev.kind == evLimitAgain {
+			if ev.kind != evGone {
 				return false
 			}
 		case <-t.C:
@@ -117,8 +117,8 @@ func (c *Case) leaves(ctx context.Context) bool {
 // signalInit signals the container's first process, or each of its processes
 // where no runtime says which one is first.
 func (c *Case) signalInit(sig unix.Signal) {
-	pids := []int{c.ct.id.Pid}
-	if c.ct.id.Pid == 0 {
+	pids := []int{c.of.Pid}
+	if c.of.Pid == 0 {
 		pids, _ = c.ct.cg.Pids()
 	}
 	for _, pid := range pids {
@@ -234,7 +234,7 @@ func (c *Case) giveBack(ctx context.Context) event {
 	err := c.ct.cg.Disarm(ctx)
 	if err != nil && !errors.Is(err, cgroup.ErrGone) {
 		c.log.Error("disarm", "error", err)
-		_, err = c.e.fs.Release(ctx, cgroup.ReleaseOptions{Path: c.ct.id.Cgroup, Force: true})
+		_, err = c.e.fs.Release(ctx, cgroup.ReleaseOptions{Path: c.of.Cgroup, Force: true})
 		if err != nil {
 			c.log.Error("release", "error", err)
 		}

@@ -16,6 +16,9 @@ const (
 	// cgroup: near its limit, and far from it.
 	sampleSoonest = 250 * time.Millisecond
 	sampleLatest  = 5 * time.Second
+	// sampleStale is how long a cgroup far from its limit whose usage does not
+	// move is not read in full.
+	sampleStale = time.Minute
 )
 
 // A look reads one cgroup and says when to look again; 0 or less ends it. It
@@ -158,10 +161,39 @@ type sampled struct {
 	c     Cgroup
 	emit  func(Event)
 	trail trail
+
+	limit   uint64    // as last read in full; 0 is none
+	current uint64    // usage then
+	full    time.Time // when that was
 }
 
-// look reads usage and emits EventSample.
+// quiet reports whether usage is far from the limit and where it was. One
+// short file tells that; a reading in full takes ten.
+func (s *sampled) quiet(now time.Time) bool {
+	if now.Sub(s.full) >= sampleStale {
+		return false
+	}
+	current, err := currentOf(s.c)
+	far := s.limit == 0 || current < s.limit/4*3
+	return err == nil && far && max(current, s.current)-min(current, s.current) < max(s.limit/64, mib)
+}
+
+// currentOf is what is charged to a cgroup, cache and all.
+func currentOf(c Cgroup) (uint64, error) {
+	switch c := c.(type) {
+	case *v1:
+		return c.self.dir.number(fileUsage)
+	case *v2:
+		return c.self.dir.number(fileCurrent)
+	}
+	return 0, ErrNotSupported
+}
+
+// look reads usage and emits EventSample, unless nothing moved.
 func (s *sampled) look(now time.Time) time.Duration {
+	if s.quiet(now) {
+		return sampleLatest
+	}
 	u, err := s.c.Usage()
 	if errors.Is(err, ErrGone) {
 		return 0
@@ -170,6 +202,7 @@ func (s *sampled) look(now time.Time) time.Duration {
 		return sampleLatest
 	}
 	limit, _ := u.Limit.Bytes()
+	s.limit, s.current, s.full = limit, u.Current, now
 	r := reading{at: now, real: u.Unreclaimable}
 	e := Event{Kind: EventSample, Cgroup: s.c, At: now, Level: u.LimitCgroup, Usage: u, TimeToLimit: -1}
 	e.BytesPerSecond, _ = s.trail.slope(r)

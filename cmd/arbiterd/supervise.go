@@ -19,7 +19,7 @@ import (
 
 // stopWithin is how long a worker that was told to stop may take: its cases
 // end and everything is disarmed. TimeoutStopSec= must be longer.
-const stopWithin = 15 * time.Second
+const stopWithin = 20 * time.Second
 
 // releaseWithin bounds a release.
 const releaseWithin = 10 * time.Second
