@@ -35,7 +35,7 @@ deps:
 
 test-unit: deps
 	$(GO) vet ./...
-	$(GO) run ./tests/run -- ./policy/... ./cri/... ./cmd/... ./arbiter/... ./tests/script/... ./tests/run ./tests/guest ./tests/shipped
+	$(GO) run ./tests/run -- -p 1 ./policy/... ./cri/... ./cmd/... ./arbiter/... ./tests/script/... ./tests/run ./tests/guest ./tests/shipped
 
 test-integration: all deps
 	$(GO) run ./tests/run -- -count=1 ./tests/integration/...
@@ -84,7 +84,7 @@ install: all
 	bin/arbiterctl completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/arbiterctl
 
 # nfpm makes both packages of what `make install` would install.
-NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.48.0
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.1
 .PHONY: package
 package: all
 	rm -rf dist/root
