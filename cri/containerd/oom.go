@@ -6,8 +6,6 @@ import (
 
 	eventtypes "github.com/containerd/containerd/api/events"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
-	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/containerd/api/types/task"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -40,20 +38,4 @@ func (s *Source) AnnounceOOM(ctx context.Context, c cri.Container) error {
 		return fmt.Errorf("publish /tasks/oom for %s: %w", c, err)
 	}
 	return nil
-}
-
-// Paused tells whether the runtime considers the container paused, whoever
-// froze it. It makes the shim run the runtime once, so ask for one container
-// when it matters, and with a deadline.
-func (s *Source) Paused(ctx context.Context, c cri.Container) (bool, error) {
-	ns, err := s.namespaceOf(c)
-	if err != nil {
-		return false, err
-	}
-	rsp, err := s.tasks.Get(inNamespace(ctx, ns), &tasksapi.GetRequest{ContainerID: c.ID})
-	if err != nil {
-		return false, fmt.Errorf("get task of %s: %w", c, err)
-	}
-	st := rsp.GetProcess().GetStatus()
-	return st == task.Status_PAUSED || st == task.Status_PAUSING, nil
 }
