@@ -165,12 +165,13 @@ type sampled struct {
 	limit   uint64    // as last read in full; 0 is none
 	current uint64    // usage then
 	full    time.Time // when that was
+	moves   bool      // it grew or shrank then
 }
 
 // quiet reports whether usage is far from the limit and where it was. One
 // short file tells that; a reading in full takes ten.
 func (s *sampled) quiet(now time.Time) bool {
-	if now.Sub(s.full) >= sampleStale {
+	if s.moves || now.Sub(s.full) >= sampleStale {
 		return false
 	}
 	current, err := currentOf(s.c)
@@ -209,6 +210,7 @@ func (s *sampled) look(now time.Time) time.Duration {
 	if limit > 0 {
 		e.TimeToLimit = timeTo(limit, r.real, e.BytesPerSecond)
 	}
+	s.moves = e.BytesPerSecond > mib || e.BytesPerSecond < -mib || len(s.trail.readings) == 0
 	s.trail.add(r)
 	s.emit(e)
 	return interval(r.real, limit, e.TimeToLimit)

@@ -166,7 +166,7 @@ func (c *v2) lookAlive(now time.Time) time.Duration {
 	if c.last.populated {
 		return sampleLatest
 	}
-	return sampleSoonest
+	return time.Second
 }
 
 func (c *v2) unlisten() {
