@@ -83,7 +83,7 @@ func TestKernelHeapDumpFallsBack(t *testing.T) {
 	h.hold()
 	act := newHeapDump(policy.HeapDumpOptions{Runtime: "auto", Via: "auto"})
 	act.Core.Compress = false
-	res, err := h.running(act, 64<<20)
+	res, err := h.running(act, 192<<20) // it leaks on while the attach waits
 	if err != nil {
 		t.Fatal(err)
 	}
