@@ -70,7 +70,7 @@ func TestKernelCoreEqualsProcess(t *testing.T) {
 		t.Errorf("only %d pages compared", n)
 	}
 	i := tg.Info
-	for what, addr := range map[string]uint64{"dense": i.Dense, "sparse": i.Sparse + 1<<28, "reserved": i.Reserved,
+	for what, addr := range map[string]uint64{"dense": i.Dense, "sparse": i.Sparse + 1<<27, "reserved": i.Reserved,
 		"hidden": i.Hidden, "shared": i.Shared, "memfd": i.Memfd, "private": i.Private} {
 		if !has(f, addr) {
 			t.Errorf("%s memory at %#x is not in the core", what, addr)

@@ -137,7 +137,7 @@ func allKinds(terabyte bool) targetInfo {
 	const size, rw = 64 * pageSize, unix.PROT_READ | unix.PROT_WRITE
 	var info targetInfo
 	info.Dense = fill(mapAnon(size, rw), 1)
-	info.Sparse = fill(mapAnon(1<<30, rw), 4096)
+	info.Sparse = fill(mapAnon(1<<28, rw), 1024)
 	if terabyte { // of which one page is touched
 		info.Reserved = fill(mapAnon(1<<40, rw)[:pageSize], 1)
 	}
