@@ -195,9 +195,10 @@ func TestKernelCoreDumpInBadWorlds(t *testing.T) {
 			}
 			f.Close()
 			for _, pid := range pids {
-				if status, _ := c.env.Proc.Stat(pid); status.State != 'T' {
-					t.Errorf("process %d is in state %c", pid, status.State)
-				}
+				eventually(t, "stopped again", func() bool {
+					st, err := c.env.Proc.Stat(pid)
+					return err == nil && st.State == 'T'
+				})
 			}
 		})
 	}
