@@ -40,15 +40,21 @@ else
 	done
 fi
 
-# NVMe devices are found asynchronously.
+# NVMe devices are found asynchronously, and so in any order: the serial number
+# tells which is which.
+disk() {
+	for d in /sys/block/nvme*; do
+		[ "$(tr -d ' ' 2>/dev/null <"$d/device/serial")" = "$1" ] && echo "/dev/${d##*/}" && return
+	done
+}
 n=0
-while [ ! -b /dev/nvme1n1 ] && [ $n -lt 1200 ]; do
+while { [ ! -b "$(disk data)" ] || [ ! -b "$(disk swap)" ]; } && [ $n -lt 600 ]; do
 	n=$((n + 1))
-	usleep 50000
+	usleep 100000
 done
-mount -t ext4 /dev/nvme0n1 /data || echo 'guest: no /data'
-export TMPDIR=/data
-mkswap /dev/nvme1n1 >/dev/null && export GUEST_SWAP=/dev/nvme1n1
+mount -t ext4 "$(disk data)" /data || echo 'guest: no /data'
+export TMPDIR=/data GUEST_SWAP="$(disk swap)"
+mkswap "$GUEST_SWAP" >/dev/null || unset GUEST_SWAP
 
 # The firmware's last line has no end.
 echo

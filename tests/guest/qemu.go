@@ -126,6 +126,9 @@ func follow(console io.Reader, out io.Writer) transcript {
 	lines.Buffer(make([]byte, 64<<10), 16<<20)
 	for lines.Scan() {
 		line := strings.TrimRight(lines.Text(), "\r")
+		if t.ended {
+			continue // the kernel says goodbye
+		}
 		if begun = begun || !firmware.MatchString(line); !begun {
 			continue
 		}
