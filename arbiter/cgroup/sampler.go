@@ -210,7 +210,7 @@ func (s *sampled) look(now time.Time) time.Duration {
 	if limit > 0 {
 		e.TimeToLimit = timeTo(limit, r.real, e.BytesPerSecond)
 	}
-	s.moves = e.BytesPerSecond > mib || e.BytesPerSecond < -mib || len(s.trail.readings) == 0
+	s.moves = e.BytesPerSecond != 0 || len(s.trail.readings) == 0
 	s.trail.add(r)
 	s.emit(e)
 	return interval(r.real, limit, e.TimeToLimit)
