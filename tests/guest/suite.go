@@ -27,6 +27,8 @@ type suiteBoot struct {
 const (
 	matrix = "TestKernelV2Matrix"
 	holds  = "./arbiter/cgroup"
+
+	stories = "./tests/integration"
 )
 
 // suites are the boots of make test-guest and make test-guest-all. Both sides
@@ -34,11 +36,10 @@ const (
 // machine has.
 var suites = map[string][]suiteBoot{
 	"ci": {
-		{kernel: "6.1", run: "TestKernel", count: 1, limit: 25 * time.Minute},
-		{kernel: "6.12", run: "TestKernel", count: 1, limit: 25 * time.Minute},
-		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
 		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
 		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
+		{kernel: "6.1", pkgs: []string{stories}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		{kernel: "6.1", v1: true, pkgs: []string{stories}, run: "TestKernel(Resume|Running|Operator|Foreign|OneOwner|Children)", count: 1, limit: 10 * time.Minute},
 	},
 	"all": {
 		{kernel: "6.1", run: "TestKernel", count: 1, limit: 25 * time.Minute},
