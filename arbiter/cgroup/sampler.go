@@ -213,6 +213,9 @@ func (s *sampled) look(now time.Time) time.Duration {
 	s.moves = e.BytesPerSecond != 0 || len(s.trail.readings) == 0
 	s.trail.add(r)
 	s.emit(e)
+	if c, ok := s.c.(*v1); ok && limit > 0 && u.Current+atLimit >= limit {
+		c.fs.watch.post(c.recheck) // a notification that was lost would leave it asleep for ever
+	}
 	return interval(r.real, limit, e.TimeToLimit)
 }
 

@@ -194,19 +194,21 @@ func (c *v1) forgive() {
 
 // recheckSoon looks for sleepers a little later: a notification that came
 // while we held the container was taken for an echo.
-func (c *v1) recheckSoon() {
-	c.fs.watch.after(recheckAfter, func() {
-		if !c.holds() || c.stopping.Load() {
+func (c *v1) recheckSoon() { c.fs.watch.after(recheckAfter, c.recheck) }
+
+// recheck tells of sleepers at a limit that no event has told of. It runs in
+// the watching goroutine.
+func (c *v1) recheck() {
+	if !c.holds() || c.stopping.Load() {
+		return
+	}
+	for _, n := range slices.Backward(c.chain) {
+		o, err := n.dir.oomControl()
+		if err == nil && o.underOOM {
+			n.limitHit(time.Now())
 			return
 		}
-		for _, n := range slices.Backward(c.chain) {
-			o, err := n.dir.oomControl()
-			if err == nil && o.underOOM {
-				n.limitHit(time.Now())
-				return
-			}
-		}
-	})
+	}
 }
 
 func (c *v1) emit(e Event) {
