@@ -33,7 +33,12 @@ func (c *Case) judge(ctx context.Context) event {
 	if errors.Is(err, cgroup.ErrGone) {
 		err = nil // dead is dead
 	}
-	return event{kind: evVerdict, err: err, at: time.Now()}
+	ev := event{kind: evVerdict, err: err, at: time.Now()}
+	if err == nil && c.st.verdict == policy.Resume && c.e.fs.Version() == 1 && c.of.ID != "" {
+		// containerd's shim has its own eventfd on the limit (version 1).
+		ev.why = c.st.why + "; its runtime has seen the limit and will call its end OOMKilled, whenever and however it ends"
+	}
+	return ev
 }
 
 // errNobody says that there was nobody left to kill: somebody else ended the
