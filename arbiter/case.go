@@ -63,7 +63,6 @@ type trigger struct {
 	level string
 	why   string
 	hold  bool
-	who   string // manual: the operator
 }
 
 // post hands an event to the case. It never blocks: an inbox that is full

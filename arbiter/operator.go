@@ -51,7 +51,7 @@ func (e *Engine) Resume(ctx context.Context, caseID string, r api.ResumeRequest,
 	if r.Raise != "" {
 		size, err := policy.ParseSize(r.Raise)
 		if err != nil {
-			return api.Done{}, fmt.Errorf("%w: raise: %v", server.ErrInvalid, err)
+			return api.Done{}, fmt.Errorf("%w: raise: %w", server.ErrInvalid, err)
 		}
 		ev.raise = size
 	}
@@ -66,8 +66,11 @@ func (e *Engine) Kill(ctx context.Context, caseID, operator string) (api.Done, e
 // Extend gives a case that waits for an operator more time.
 func (e *Engine) Extend(ctx context.Context, caseID string, r api.ExtendRequest, operator string) (api.Done, error) {
 	by, err := policy.ParseDuration(r.By)
-	if err != nil || by <= 0 {
-		return api.Done{}, fmt.Errorf("%w: %q is no time to extend by (as in 10m): %v", server.ErrInvalid, r.By, err)
+	if err == nil && by <= 0 {
+		err = errors.New("it must be more than nothing")
+	}
+	if err != nil {
+		return api.Done{}, fmt.Errorf("%w: %q is no time to extend by (as in 10m): %w", server.ErrInvalid, r.By, err)
 	}
 	c, err := e.findCase(caseID)
 	if err != nil {
@@ -104,7 +107,7 @@ func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string)
 	if ct.cg == nil {
 		cg, err := e.fs.Get(ct.id.Cgroup)
 		if err != nil {
-			return api.Done{}, fmt.Errorf("%w: %v", server.ErrNotFound, err)
+			return api.Done{}, fmt.Errorf("%w: %w", server.ErrNotFound, err)
 		}
 		e.mu.Lock()
 		ct.cg = cg
@@ -119,7 +122,7 @@ func (e *Engine) Pause(ctx context.Context, r api.PauseRequest, operator string)
 	}
 	c := e.start(ct, trigger{
 		kind: policy.OnManual, rules: []*policy.Rule{rule}, at: time.Now(),
-		why: "paused by " + operator, hold: true, who: operator,
+		why: "paused by " + operator, hold: true,
 	})
 	e.mu.Unlock()
 	if err := c.untilHeld(ctx); err != nil {

@@ -164,9 +164,10 @@ func (c *Case) runStep(ctx context.Context, s state, i int) casebook.StepRecord 
 		var p preempted
 		if errors.As(context.Cause(ctx), &p) {
 			r.Error = p.Error()
-			if p.ev.kind == evLimitAgain {
+			switch p.ev.kind {
+			case evLimitAgain:
 				r.Result = stepFailed
-			} else if p.ev.kind == evDeadline {
+			case evDeadline:
 				r.Result = stepTimeout
 			}
 		}

@@ -149,9 +149,9 @@ func (s state) after(e event) state {
 		if s.phase != stepping {
 			return s // the steps are over
 		}
-		return s.endSteps(e, fmt.Sprintf("the steps' deadline of %s passed", s.rule.Verdict.Deadline)).settle()
+		return s.endSteps(fmt.Sprintf("the steps' deadline of %s passed", s.rule.Verdict.Deadline)).settle()
 	case evOtherwise:
-		return s.endSteps(e, e.why).settle()
+		return s.endSteps(e.why).settle()
 	case evWaited:
 		if s.phase == waiting {
 			s = s.otherwise(fmt.Sprintf("no operator decided within %s", s.rule.Verdict.HoldFor))
@@ -220,7 +220,7 @@ func (s state) alreadyDone(st policy.Step) int {
 }
 
 // endSteps skips what is left and wants the rule's otherwise.
-func (s state) endSteps(e event, why string) state {
+func (s state) endSteps(why string) state {
 	switch s.phase {
 	case opening, planning:
 		return s.giveBack(why)

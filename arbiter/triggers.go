@@ -188,11 +188,7 @@ func (e *Engine) start(ct *container, fired trigger) *Case {
 	}
 	ct.open, ct.again = c, nil
 	e.cases[id] = c
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		c.run(e.caseCtx)
-	}()
+	e.wg.Go(func() { c.run(e.caseCtx) })
 	return c
 }
 

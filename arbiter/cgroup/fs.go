@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,26 @@ func (s *FS) newCgroup(path string) (Cgroup, error) {
 		return newV2(s, path)
 	}
 	return newV1(s, path)
+}
+
+// openChain opens p and every ancestor below the root, from the inside out. The
+// root has no limit: it is opened only where it is p itself.
+func openChain[L any](p string, open func(string) (L, error), shut func(L)) ([]L, error) {
+	var chain []L
+	for q := p; q != "/" || q == p; q = path.Dir(q) {
+		l, err := open(q)
+		if err != nil {
+			for _, l := range chain {
+				shut(l)
+			}
+			return nil, err
+		}
+		chain = append(chain, l)
+		if q == "/" {
+			break
+		}
+	}
+	return chain, nil
 }
 
 // sameDir reports whether c's directory still is what its path leads to.

@@ -3,7 +3,6 @@ package cgroup
 import (
 	"context"
 	"fmt"
-	"path"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -48,22 +47,11 @@ var _ Cgroup = (*v1)(nil)
 
 // newV1 opens path and its ancestors. s.mu is held.
 func newV1(s *FS, p string) (*v1, error) {
-	c := &v1{fs: s, path: p, turn: make(chan struct{}, 1), status: Status{State: Unarmed}, leader: -1}
-	for q := p; q != "/" || q == p; q = path.Dir(q) {
-		n, err := s.openNode(q)
-		if err != nil {
-			for _, n := range c.chain {
-				s.closeNode(n)
-			}
-			return nil, err
-		}
-		c.chain = append(c.chain, n)
-		if q == "/" {
-			break
-		}
+	chain, err := openChain(p, s.openNode, s.closeNode)
+	if err != nil {
+		return nil, err
 	}
-	c.self = c.chain[0]
-	return c, nil
+	return &v1{fs: s, path: p, turn: make(chan struct{}, 1), status: Status{State: Unarmed}, leader: -1, chain: chain, self: chain[0]}, nil
 }
 
 func (c *v1) Path() string { return c.path }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,22 +43,11 @@ var _ Cgroup = (*v2)(nil)
 
 // newV2 opens path and its ancestors. s.mu is held.
 func newV2(s *FS, p string) (*v2, error) {
-	c := &v2{fs: s, path: p, turn: make(chan struct{}, 1)}
-	for q := p; q != "/" || q == p; q = path.Dir(q) {
-		l, err := s.openLevel(q)
-		if err != nil {
-			for _, l := range c.chain {
-				s.closeLevel(l)
-			}
-			return nil, err
-		}
-		c.chain = append(c.chain, l)
-		if q == "/" {
-			break
-		}
+	chain, err := openChain(p, s.openLevel, s.closeLevel)
+	if err != nil {
+		return nil, err
 	}
-	c.self = c.chain[0]
-	return c, nil
+	return &v2{fs: s, path: p, turn: make(chan struct{}, 1), chain: chain, self: chain[0]}, nil
 }
 
 func (c *v2) Path() string { return c.path }
