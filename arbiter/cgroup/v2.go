@@ -8,11 +8,17 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-const epollPri = unix.EPOLLPRI
+const (
+	epollPri = unix.EPOLLPRI
+	// oomToKill is how old the count of a limit that was hit may be to be the
+	// cause of a kill: the kernel counts both within one charge.
+	oomToKill = time.Second
+)
 
 // v2 is a container's cgroup in the version 2 hierarchy.
 type v2 struct {
@@ -194,12 +200,34 @@ func (c *v2) Close() error {
 	return err
 }
 
-// wantsLimits reports whether a limit event is wanted, and is no echo of our
-// own doing.
+// wantsLimits reports whether c is to be held at its limit, and a limit event
+// is no echo of our own doing.
 func (c *v2) wantsLimits() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return (c.opts.Hold || c.opts.Observe) && !c.quiet.Load()
+	return c.opts.Hold && !c.quiet.Load()
+}
+
+// observed tells a c that only observes of the limit for which the kernel has
+// just killed in it: usage has dropped by then. It runs on the watching
+// goroutine. The kernel counts the kill in the victim's cgroup and the cause
+// where the limit is; the node's own out-of-memory kills have none there.
+func (c *v2) observed(now time.Time) {
+	c.mu.Lock()
+	observes := c.opts.Observe && !c.opts.Hold
+	c.mu.Unlock()
+	if !observes {
+		return
+	}
+	for _, l := range c.bound() {
+		if l != c.self {
+			l.notified() // the two notices come in any order
+		}
+		if now.Sub(l.lastOOM) < oomToKill {
+			c.fs.emit(Event{Kind: EventLimit, Cgroup: c, At: now, Level: l.dir.path, Why: "the kernel killed at the limit"})
+			return
+		}
+	}
 }
 
 // emitLimit hands on an event of a limit, if it is wanted, from any goroutine.

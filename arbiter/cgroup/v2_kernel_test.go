@@ -51,6 +51,34 @@ func TestKernelV2HoldRaiseKill(t *testing.T) {
 	}
 }
 
+// Who only observes is told of every limit that the kernel killed for, his own
+// and the pod's, and has nothing written.
+func TestKernelV2Observe(t *testing.T) {
+	testkit.Need(t, testkit.V2Memory)
+	pod := testkit.Tree(t, testkit.Options{Limit: 96 * mib})
+	ctr := pod.Child("ctr", testkit.Options{})
+	g := newGuard(t)
+	c, err := g.Get(ctr.Path)
+	must(t, err)
+	_, err = c.Arm(t.Context(), cgroup.ArmOptions{Observe: true})
+	must(t, err)
+	for _, limited := range []*testkit.Group{pod, ctr} {
+		limited.SetLimit(64 * mib)
+		for range 5 {
+			child := ctr.Start(testkit.Load{Kind: testkit.Anon})
+			if e := g.await(cgroup.EventLimit, c); e.Level != limited.Path {
+				t.Errorf("the limit of %s was hit, want %s", e.Level, limited.Path)
+			}
+			child.Await()
+		}
+		limited.SetLimit(128 * mib)
+	}
+	if ctr.Record() != "" || pod.Record() != "" || ctr.Read("memory.high") != "max" {
+		t.Errorf("observing wrote %s %s", ctr.Record(), pod.Record())
+	}
+	g.no(cgroup.EventLimit)
+}
+
 // The end of the last process and of the directory are told, and a guard of
 // what is gone leaves nothing behind.
 func TestKernelV2EmptyAndGone(t *testing.T) {

@@ -35,13 +35,19 @@ func (l *level) notified() {
 	before := l.seen
 	l.seen = e
 	now := time.Now()
-	if e.oom > before.oom && l.full() {
-		l.hit.Store(now.UnixNano())
-		l.firstOf.CompareAndSwap(0, now.UnixNano())
-		l.limitHit(now)
+	if e.oom > before.oom {
+		l.lastOOM = now
+		if l.full() {
+			l.hit.Store(now.UnixNano())
+			l.firstOf.CompareAndSwap(0, now.UnixNano())
+			l.limitHit(now)
+		}
 	}
 	if e.oomKill > before.oomKill {
 		for _, c := range *l.users.Load() {
+			if c.self == l {
+				c.observed(now)
+			}
 			go c.countKills()
 		}
 	}

@@ -61,6 +61,7 @@ type level struct {
 	scores  exemption
 
 	seen    memoryEvents // of the watching goroutine
+	lastOOM time.Time    // of the watching goroutine
 	hit     atomic.Int64 // when the limit was last hit, Unix nanoseconds
 	firstOf atomic.Int64 // when it was first hit in this row
 	watched int          // the descriptor in the watch, -1 for none
