@@ -40,10 +40,10 @@ test-unit: deps
 test-integration: all deps
 	$(GO) run ./tests/run -- -count=1 ./tests/integration/...
 
-test-guest: all
+test-guest: all deps
 	$(GO) run ./tests/guest -suite ci
 
-test-guest-all: all
+test-guest-all: all deps
 	$(GO) run ./tests/guest -suite all
 
 test-e2e: all

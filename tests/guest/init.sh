@@ -53,6 +53,8 @@ while { [ ! -b "$(disk data)" ] || [ ! -b "$(disk swap)" ]; } && [ $n -lt 600 ];
 	usleep 100000
 done
 mount -t ext4 "$(disk data)" /data || echo 'guest: no /data'
+mkdir -m 1777 -p /data/tmp /var/tmp
+mount --bind /data/tmp /var/tmp
 export TMPDIR=/data GUEST_SWAP="$(disk swap)"
 mkswap "$GUEST_SWAP" >/dev/null || unset GUEST_SWAP
 

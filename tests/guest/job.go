@@ -32,6 +32,11 @@ func buildJob(ctx context.Context, root, tmp string, o options, out io.Writer) (
 		}
 		files = append(files, more...)
 	}
+	host, err := fromHost(ctx, o.host)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, host...)
 	var script strings.Builder
 	script.WriteString("status=0\n")
 	for _, e := range o.env {

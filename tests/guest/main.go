@@ -31,7 +31,7 @@
 // directories below it, and no cgroup2. An ext4 with a journal (page cache is
 // real there, the root file system is memory) at /data, which is also TMPDIR;
 // it starts empty in every boot. A swap device that is not switched on:
-// $GUEST_SWAP. Root has all capabilities, CAP_SYS_RESOURCE too, which the host
+// $GUEST_SWAP. Whatever -host names is at its place. Root has all capabilities, CAP_SYS_RESOURCE too, which the host
 // may lack. $GUEST_KERNEL is the value of -kernel. There is no network but lo.
 //
 // # What comes back
@@ -41,7 +41,8 @@
 // panic: the console tells), 2 a usage error, 1 something on the host. For
 // tests the last line counts what passed, failed and was skipped, and each
 // skip is repeated with its reason: a skip on a kernel that should have the
-// feature is a failure to look at.
+// feature is a failure to look at. In the suite for CI a skip that names no
+// kernel feature is a failure.
 package main
 
 import (
@@ -81,6 +82,8 @@ type options struct {
 	cpus    int
 	env     []string
 	add     []string
+	host    []string
+	strict  bool // a skip that names no kernel feature is a failure
 	fetch   bool
 	suite   string
 	args    []string
@@ -170,6 +173,10 @@ func parse(argv []string) (options, error) {
 	fs.StringVar(&o.suite, "suite", "", "run a whole suite: ci or all")
 	fs.Func("add", "file or directory below the module to take along, at its place; may be given again", func(s string) error {
 		o.add = append(o.add, s)
+		return nil
+	})
+	fs.Func("host", "file, directory or pattern of this machine to take along, at its place, with libraries; may be given again", func(s string) error {
+		o.host = append(o.host, s)
 		return nil
 	})
 	fs.Func("env", "NAME=VALUE for the job; may be given again", func(s string) error {

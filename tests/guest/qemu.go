@@ -45,6 +45,8 @@ func boot(ctx context.Context, o options, initramfs, cache, tmp string, out io.W
 	err = qemu.Wait()
 	t.summary(out)
 	switch {
+	case t.ended && t.status == 0 && o.strict && t.unexplained() != "":
+		return exitHost, fmt.Errorf("unexpected skip: %s", t.unexplained())
 	case t.ended:
 		return t.status, nil
 	case errors.Is(limited.Err(), context.DeadlineExceeded):
@@ -163,6 +165,16 @@ func (t *transcript) count(line, last string) {
 		}
 		t.skips = append(t.skips, m[2]+": "+why)
 	}
+}
+
+// unexplained is the first skip that no lack of the kernel explains.
+func (t *transcript) unexplained() string {
+	for _, s := range t.skips {
+		if !strings.Contains(s, ": needs kernel feature: ") {
+			return s
+		}
+	}
+	return ""
 }
 
 func (t *transcript) summary(out io.Writer) {

@@ -20,6 +20,7 @@ type suiteBoot struct {
 	v1     bool
 	pkgs   []string // none: every package that has kernel tests
 	run    string
+	host   []string
 	count  int
 	limit  time.Duration
 }
@@ -38,12 +39,12 @@ var suites = map[string][]suiteBoot{
 	"ci": {
 		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
 		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
-		{kernel: "6.1", pkgs: []string{stories}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		{kernel: "6.1", pkgs: []string{stories}, run: "TestKernel", host: jdk, count: 1, limit: 20 * time.Minute},
 		{kernel: "6.1", v1: true, pkgs: []string{stories}, run: "TestKernel(Resume|Running|Operator|Foreign|OneOwner|Children)", count: 1, limit: 10 * time.Minute},
 	},
 	"all": {
-		{kernel: "6.1", run: "TestKernel", count: 1, limit: 25 * time.Minute},
-		{kernel: "6.12", run: "TestKernel", count: 1, limit: 25 * time.Minute},
+		{kernel: "6.1", run: "TestKernel", host: jdk, count: 1, limit: 25 * time.Minute},
+		{kernel: "6.12", run: "TestKernel", host: jdk, count: 1, limit: 25 * time.Minute},
 		{kernel: "5.10", pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 25 * time.Minute},
 		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
 		{kernel: "5.10", v1: true, pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
@@ -77,6 +78,7 @@ func runSuite(ctx context.Context, s site, o options, out io.Writer) (int, error
 		}
 		fmt.Fprintf(out, "\nguest: %s\n", b.name())
 		o.kernel, o.v1, o.run, o.count, o.timeout = b.kernel, b.v1, b.run, b.count, b.limit
+		o.host, o.strict = b.host, o.suite == "ci"
 		if o.pkgs = b.pkgs; o.pkgs == nil {
 			o.pkgs = all
 		}
