@@ -40,10 +40,15 @@ test-unit: deps
 test-integration: all deps
 	$(GO) run ./tests/run -- -count=1 ./tests/integration/...
 
-test-guest: all deps
+# A guest has no compilers.
+.PHONY: debuggees
+debuggees: deps
+	$(GO) test -count=1 -run TestBuildDebuggees ./arbiter/dump
+
+test-guest: all debuggees
 	$(GO) run ./tests/guest -suite ci
 
-test-guest-all: all deps
+test-guest-all: all debuggees
 	$(GO) run ./tests/guest -suite all
 
 test-e2e: all

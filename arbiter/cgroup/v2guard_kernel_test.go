@@ -2,10 +2,13 @@ package cgroup_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,40 +30,92 @@ func guardedShare(c cgroup.Cgroup, d time.Duration) float64 {
 	return float64(guarded) / float64(all)
 }
 
-// A load that only fills page cache opens no case and is hardly slower: armed
-// and not armed in turn, so that a busy machine slows both.
+// A window is what a load did in a while.
+type window struct {
+	rate    float64 // of its own progress, per second
+	stalled float64 // share of the time that somebody in it waited for memory
+	guarded float64 // share of the time
+}
+
+func watchLoad(t *testing.T, group *testkit.Group, child *testkit.Child, c cgroup.Cgroup, d time.Duration) window {
+	t.Helper()
+	stall := stalledMicros(t, group)
+	pages, from := child.Pages(), time.Now()
+	w := window{guarded: guardedShare(c, d)}
+	span := time.Since(from)
+	w.rate = float64(child.Pages()-pages) / span.Seconds()
+	w.stalled = float64(stalledMicros(t, group)-stall) / float64(span.Microseconds())
+	return w
+}
+
+// stalledMicros is the total of memory.pressure's first line.
+func stalledMicros(t *testing.T, group *testkit.Group) uint64 {
+	t.Helper()
+	line, _, _ := strings.Cut(group.Read("memory.pressure"), "\n")
+	_, total, _ := strings.Cut(line, "total=")
+	n, err := strconv.ParseUint(total, 10, 64)
+	must(t, err)
+	return n
+}
+
+// compared is a load's progress armed against not armed.
+type compared struct {
+	ratio            float64 // median over the rounds
+	low, high        float64 // its quartiles
+	stalled, guarded float64 // means while armed
+}
+
+func (c compared) String() string {
+	return fmt.Sprintf("%.1f %% of the speed without (quartiles %.1f and %.1f); stalled for %.2f %%, guarded for %.2f %% of the time",
+		c.ratio*100, c.low*100, c.high*100, c.stalled*100, c.guarded*100)
+}
+
+// compare lets a load run armed and not armed in turn, so that a busy machine
+// slows both, and sets each armed window against those on both sides of it.
+func (g *guard) compare(group *testkit.Group, child *testkit.Child, rounds int, settle, d time.Duration) compared {
+	g.t.Helper()
+	c, err := g.Get(group.Path)
+	must(g.t, err)
+	var res compared
+	var ratios []float64
+	before := watchLoad(g.t, group, child, c, d)
+	for range rounds {
+		_, err := c.Arm(g.t.Context(), cgroup.ArmOptions{Hold: true})
+		must(g.t, err)
+		time.Sleep(settle)
+		armed := watchLoad(g.t, group, child, c, d)
+		must(g.t, c.Disarm(g.t.Context()))
+		time.Sleep(settle)
+		after := watchLoad(g.t, group, child, c, d)
+		ratios = append(ratios, 2*armed.rate/(before.rate+after.rate))
+		res.stalled += armed.stalled / float64(rounds)
+		res.guarded += armed.guarded / float64(rounds)
+		before = after
+	}
+	slices.Sort(ratios)
+	res.low, res.ratio, res.high = ratios[rounds/4], ratios[rounds/2], ratios[rounds*3/4]
+	g.t.Logf("%s; memory.high events %d", res, group.Key("memory.events", "high"))
+	return res
+}
+
+// A load that only fills page cache opens no case and is hardly slower.
 func TestKernelV2PageCache(t *testing.T) {
 	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
 	const limit = 128 * mib
 	group := testkit.Tree(t, testkit.Options{Limit: limit})
 	g := newGuard(t)
 	file := filepath.Join(t.TempDir(), "cache")
-	child := group.Start(testkit.Load{Kind: testkit.Cache, Ceiling: 400 * mib, File: file})
+	child := group.Start(testkit.Load{Kind: testkit.Cache, Ceiling: 200 * mib, File: file})
 	testkit.Eventually(t, "the cache is full", func() bool { return group.Usage() > limit*8/10 })
-	var armed, free uint64
-	for range 8 {
-		c := g.arm(group)
-		before := child.Pages()
-		if share := guardedShare(c, 2*time.Second); share > 0 {
-			t.Errorf("guarded for %.1f%% of the time", share*100)
-		}
-		held := child.Pages() - before
-		t.Logf("memory.high %s, %d high events", group.Read("memory.high"), group.Key("memory.events", "high"))
-		must(t, c.Disarm(t.Context()))
-		before = child.Pages()
-		guardedShare(c, 2*time.Second)
-		t.Logf("%d MiB armed, then %d not armed", held, child.Pages()-before)
-		armed, free = armed+held, free+child.Pages()-before
-	}
+	got := g.compare(group, child, 12, 500*time.Millisecond, 6*time.Second)
 	g.no(cgroup.EventLimit)
-	t.Logf("%d MiB written armed, %d not armed: %.0f%%", armed, free, float64(armed)/float64(free)*100)
-	if armed < free/2 {
-		t.Errorf("%d MiB written armed, %d not armed", armed, free)
+	if got.ratio < 0.7 || got.guarded > 0 {
+		t.Errorf("it is slowed down or guarded: %s", got)
 	}
 }
 
 // A container that lives at 92 % of its limit is neither slowed down nor kept
-// guarded: armed and not armed in turn, so that a busy machine slows both.
+// guarded.
 func TestKernelV2SteadyNearTheLimit(t *testing.T) {
 	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
 	const limit = 256 * mib
@@ -69,32 +124,13 @@ func TestKernelV2SteadyNearTheLimit(t *testing.T) {
 	// The program itself takes what is missing to 92 %.
 	child := group.Start(testkit.Load{Kind: testkit.Steady, Ceiling: limit*92/100 - 5*mib, Block: 4 * mib})
 	testkit.Eventually(t, "it is steady", child.Done)
-	var armed, free uint64
-	var share float64
-	const rounds = 4
-	for range rounds {
-		c := g.arm(group)
-		testkit.Eventually(t, "no guard stands", func() bool { return c.Status().State == cgroup.Armed })
-		guardedShare(c, 2*time.Second) // memory.high finds its place
-		before := child.Pages()
-		share += guardedShare(c, 4*time.Second) / rounds
-		armed += child.Pages() - before
-		u, err := c.Usage()
-		must(t, err)
-		t.Logf("%.1f%% of the limit, memory.high %s, %d high events", float64(u.Unreclaimable)/limit*100,
-			group.Read("memory.high"), group.Key("memory.events", "high"))
-		must(t, c.Disarm(t.Context()))
-		before = child.Pages()
-		guardedShare(c, 4*time.Second)
-		free += child.Pages() - before
-	}
+	got := g.compare(group, child, 12, 2*time.Second, 2*time.Second)
 	g.no(cgroup.EventLimit)
-	t.Logf("%d loops armed, %d not armed: %.0f%%; guarded %.1f%% of the time", armed, free, float64(armed)/float64(free)*100, share*100)
-	if armed < free/2 {
-		t.Errorf("%d loops armed, %d not armed: it is throttled", armed, free)
+	if u := group.Usage(); u < limit*90/100 || u > limit*94/100 {
+		t.Errorf("it stands at %d of %d bytes", u, limit)
 	}
-	if share > 0.01 {
-		t.Errorf("guarded for %.1f%% of the time", share*100)
+	if got.ratio < 0.7 || got.stalled > 0.01 || got.guarded > 0.01 {
+		t.Errorf("it is slowed down or guarded: %s", got)
 	}
 }
 

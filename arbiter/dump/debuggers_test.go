@@ -2,8 +2,10 @@ package dump
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 
 // The proof of a core is the debugger: each opens the core of a program that
 // was held at its limit, in a function and with a variable that it must find.
-func TestDebuggersOpenHeldCores(t *testing.T) {
+func TestKernelDebuggersOpenHeldCores(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		needs []string
@@ -21,21 +23,18 @@ func TestDebuggersOpenHeldCores(t *testing.T) {
 		want  []string
 		never []string
 	}{
-		{"gdb opens C", []string{"gdb", "gcc"}, 64 << 20, buildC, openGDB,
+		{"gdb opens C", []string{"gdb"}, 64 << 20, buildC, openGDB,
 			[]string{"innermost (depth=0", "innermost (depth=5", "in main ()", "$1 = 4243", "Thread 0x", "  4  "},
 			[]string{"too small", "Couldn't", "corrupt", "is truncated"}},
-		{"delve opens Go", []string{"go"}, 64 << 20, buildGo, openDelve,
+		{"delve opens Go", nil, 64 << 20, buildGo, openDelve,
 			[]string{"main.innermost", "main.main", "4243", "Goroutine 1 "}, nil},
-		{"gdb opens Go", []string{"gdb", "go"}, 64 << 20, buildGo, openGDBGo,
+		{"gdb opens Go", []string{"gdb"}, 64 << 20, buildGo, openGDBGo,
 			[]string{"main.innermost", "main.main"}, nil},
 		{"jhsdb opens Java", []string{"jhsdb", "javac"}, 192 << 20, buildJava, openJHSDB,
 			[]string{"Held.innermost()", "Held.main(java.lang.String[])", `"known-thread"`, "Held.sleep()"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			needs(t, c.needs...)
-			if strings.HasPrefix(c.name, "delve") {
-				tool(t, "go", "build", "-C", "../../tests/tools", "-o", delve(t), "github.com/go-delve/delve/cmd/dlv")
-			}
 			argv := c.build(t)
 			h := holdAtLimit(t, c.limit, argv...)
 			report, core, err := h.dump(t, h.hold())
@@ -83,16 +82,46 @@ func tool(t *testing.T, name string, args ...string) {
 	}
 }
 
+// built is a program in the repository's .cache/debug. Where its compiler is
+// missing, as in a guest, one that was brought along will do.
+func built(t *testing.T, name, compiler string, args ...string) string {
+	t.Helper()
+	exe, err := filepath.Abs(filepath.Join("../../.cache/debug", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath(compiler); err != nil {
+		if _, err := os.Stat(exe); err == nil {
+			return exe
+		}
+	}
+	needs(t, compiler)
+	t.Setenv("CGO_ENABLED", "0") // a guest has no loader
+	if err := os.MkdirAll(filepath.Dir(exe), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at := slices.Index(args, "-o") + 1
+	tool(t, compiler, slices.Insert(args, at, exe)...)
+	return exe
+}
+
+// TestBuildDebuggees builds what a guest cannot build for itself.
+func TestBuildDebuggees(t *testing.T) {
+	buildC(t)
+	buildGo(t)
+	delve(t)
+}
+
 func buildC(t *testing.T) []string {
-	exe := filepath.Join(t.TempDir(), "held")
-	tool(t, "gcc", "-g", "-O0", "-o", exe, "testdata/held.c", "-lpthread")
-	return []string{exe}
+	return []string{built(t, "held-c", "gcc", "-g", "-O0", "-o", "testdata/held.c", "-lpthread")}
 }
 
 func buildGo(t *testing.T) []string {
-	exe := filepath.Join(t.TempDir(), "held")
-	tool(t, "go", "build", "-gcflags=all=-N -l", "-o", exe, "./testdata/held")
-	return []string{exe}
+	return []string{built(t, "held-go", "go", "build", "-gcflags=all=-N -l", "-o", "./testdata/held")}
+}
+
+func delve(t *testing.T) string {
+	return built(t, "dlv", "go", "build", "-C", "../../tests/tools", "-o", "github.com/go-delve/delve/cmd/dlv")
 }
 
 func buildJava(t *testing.T) []string {
@@ -120,16 +149,6 @@ func openGDB(_ *testing.T, argv []string, core string) *exec.Cmd {
 
 func openGDBGo(_ *testing.T, argv []string, core string) *exec.Cmd {
 	return debugger("gdb", "-nx", "-batch", "-ex", "thread apply all bt", argv[0], core)
-}
-
-// delve is where delve is built: the repository's .cache.
-func delve(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../.cache/bin/dlv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 func openDelve(t *testing.T, argv []string, core string) *exec.Cmd {

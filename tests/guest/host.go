@@ -14,6 +14,20 @@ import (
 // jdk is what a Java program and its compiler need of this machine.
 var jdk = []string{"/usr/lib/jvm/java-17-openjdk-*/bin", "/usr/lib/jvm/java-17-openjdk-*/lib", "/usr/lib/jvm/java-17-openjdk-*/conf"}
 
+// gdb is what it needs, with the C library's knowledge of threads.
+var gdb = []string{"/usr/bin/gdb", "/usr/share/gdb", "/usr/lib/python3.*", "/lib/x86_64-linux-gnu/libthread_db.so.1"}
+
+// jdkPath is the guest's PATH with the JDK in it.
+var jdkPath = "PATH=/src/bin:/bin:/usr/bin" + jdkBin()
+
+func jdkBin() string {
+	found, err := filepath.Glob(jdk[0])
+	if err != nil || len(found) == 0 {
+		return "" // fromHost tells
+	}
+	return ":" + found[0]
+}
+
 // fromHost lists the regular files that the patterns name on this machine, and
 // all below, for the same place in the guest; links are followed. What their
 // programs and libraries are linked to comes along.

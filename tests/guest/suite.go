@@ -21,6 +21,8 @@ type suiteBoot struct {
 	pkgs   []string // none: every package that has kernel tests
 	run    string
 	host   []string
+	add    []string // below the module
+	env    []string
 	count  int
 	limit  time.Duration
 }
@@ -30,16 +32,25 @@ const (
 	holds  = "./arbiter/cgroup"
 
 	stories = "./tests/integration"
+	dumps   = "./arbiter/dump"
 )
+
+// debuggers is a boot in which debuggers open what was held there. What cannot
+// be built in a guest is in .cache/debug already.
+var debuggers = suiteBoot{
+	kernel: "6.1", pkgs: []string{dumps}, run: "TestKernelDebuggers", count: 1, limit: 15 * time.Minute,
+	host: slices.Concat(jdk, gdb), add: []string{".cache/debug"}, env: []string{jdkPath},
+}
 
 // suites are the boots of make test-guest and make test-guest-all. Both sides
 // of the code run on two kernels: version 1 here and on whatever the build
 // machine has.
 var suites = map[string][]suiteBoot{
 	"ci": {
-		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
-		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 1, limit: 10 * time.Minute},
+		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 2, limit: 10 * time.Minute},
+		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 2, limit: 10 * time.Minute},
 		{kernel: "6.1", pkgs: []string{stories}, run: "TestKernel", host: jdk, count: 1, limit: 20 * time.Minute},
+		debuggers,
 		{kernel: "6.1", v1: true, pkgs: []string{stories}, run: "TestKernel(Resume|Running|Operator|Foreign|OneOwner|Children)", count: 1, limit: 10 * time.Minute},
 	},
 	"all": {
@@ -48,6 +59,7 @@ var suites = map[string][]suiteBoot{
 		{kernel: "5.10", pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 25 * time.Minute},
 		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
 		{kernel: "5.10", v1: true, pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
+		debuggers,
 		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
 		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
 		{kernel: "5.10", pkgs: []string{holds}, run: matrix, count: 20, limit: 90 * time.Minute},
@@ -78,7 +90,10 @@ func runSuite(ctx context.Context, s site, o options, out io.Writer) (int, error
 		}
 		fmt.Fprintf(out, "\nguest: %s\n", b.name())
 		o.kernel, o.v1, o.run, o.count, o.timeout = b.kernel, b.v1, b.run, b.count, b.limit
-		o.host, o.strict = b.host, o.suite == "ci"
+		o.host, o.env, o.add, o.strict = b.host, b.env, nil, o.suite == "ci"
+		for _, a := range b.add {
+			o.add = append(o.add, filepath.Join(s.root, a))
+		}
 		if o.pkgs = b.pkgs; o.pkgs == nil {
 			o.pkgs = all
 		}
