@@ -82,6 +82,8 @@ install: all
 	install -d -m 0755 $(DESTDIR)/etc/arbiter/policy.d
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/arbiter/examples etc/examples/policy/*.toml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/arbiter etc/policy-reference.md etc/policy.schema.json
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/arbiter/prometheus etc/prometheus/arbiter.rules.yaml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/arbiter/grafana etc/grafana/arbiter.json
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man5 etc/man/arbiter-policy.5
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/arbiterd.service
 	bin/arbiterctl man --dir $(DESTDIR)$(PREFIX)/share/man/man1
