@@ -58,6 +58,7 @@ test-e2e: all
 bench: all
 	$(GO) test -run '^$$' -bench . -benchmem ./policy/...
 	$(GO) test -count=1 -timeout 30m -v ./tests/bench/...
+	$(GO) test -run '^$$' -bench Idle -benchtime 1x -timeout 30m ./tests/integration
 
 FUZZTIME ?= 1m
 fuzz:

@@ -10,8 +10,10 @@ import (
 
 const (
 	// sampleQuantum is the grid that looks are put on, so that many cgroups
-	// share a wake-up: their number does not raise it.
+	// share a wake-up: their number does not raise it. What may wait for
+	// longer than sampleCoarse shares one with all others of that second.
 	sampleQuantum = 50 * time.Millisecond
+	sampleCoarse  = time.Second
 	// sampleSoonest and sampleLatest bound the time between two looks at one
 	// cgroup: near its limit, and far from it.
 	sampleSoonest = 250 * time.Millisecond
@@ -28,6 +30,7 @@ type look func(now time.Time) time.Duration
 // A sampler looks at many cgroups from one goroutine with one timer. What is
 // far from its limit is looked at rarely, what is near often.
 type sampler struct {
+	base  time.Time // of the grid
 	mu    sync.Mutex
 	looks map[any]*scheduled
 	wake  chan struct{} // something is due earlier than it was
@@ -39,7 +42,7 @@ type scheduled struct {
 }
 
 func newSampler() *sampler {
-	return &sampler{looks: map[any]*scheduled{}, wake: make(chan struct{}, 1)}
+	return &sampler{base: time.Now(), looks: map[any]*scheduled{}, wake: make(chan struct{}, 1)}
 }
 
 // add has f called soon, and then as it says; it replaces what was added for
@@ -104,7 +107,7 @@ func (s *sampler) round(now time.Time) (next time.Duration, ok bool) {
 	s.mu.Lock()
 	for key, l := range s.looks {
 		if !l.due.After(now) {
-			l.due = now.Add(sampleLatest) // until the look says better
+			l.due = s.onGrid(now, sampleLatest) // until the look says better
 			due[key] = l
 		}
 	}
@@ -112,7 +115,7 @@ func (s *sampler) round(now time.Time) (next time.Duration, ok bool) {
 	for key, l := range due {
 		again := l.look(now)
 		s.mu.Lock()
-		switch at := now.Add(again); {
+		switch at := s.onGrid(now, again); {
 		case s.looks[key] != l:
 		case again <= 0:
 			delete(s.looks, key)
@@ -122,6 +125,15 @@ func (s *sampler) round(now time.Time) (next time.Duration, ok bool) {
 		s.mu.Unlock()
 	}
 	return s.earliest(now)
+}
+
+// onGrid is the time of a look that may wait for a while: not later than that.
+func (s *sampler) onGrid(now time.Time, wait time.Duration) time.Time {
+	at := now.Add(wait)
+	if wait <= sampleCoarse {
+		return at
+	}
+	return at.Add(-(at.Sub(s.base) % sampleCoarse))
 }
 
 // earliest is the wait until the first look, put on the grid.

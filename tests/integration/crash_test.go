@@ -19,7 +19,7 @@ func (r *rig) workerPid() int {
 	return decode[api.Status](r.t, r.must("status", "-o", "json")).Pid
 }
 
-func kill9(t *testing.T, pids ...int) {
+func kill9(t testing.TB, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {

@@ -31,7 +31,7 @@ const mib = 1 << 20
 
 // rig is one daemon with its configuration, policy and state.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	bin    string
 	daemon *exec.Cmd
@@ -57,7 +57,7 @@ type settings struct {
 }
 
 // newRig writes configuration and policy. It starts nothing.
-func newRig(t *testing.T, s settings) *rig {
+func newRig(t testing.TB, s settings) *rig {
 	t.Helper()
 	testkit.Need(t, testkit.Memory)
 	bin, err := filepath.Abs("../../bin")
@@ -113,7 +113,7 @@ func (r *rig) write(name, text string) {
 
 // start makes a rig, starts its daemon under the supervisor, and waits until
 // all groups of the settings are armed.
-func start(t *testing.T, s settings) *rig {
+func start(t testing.TB, s settings) *rig {
 	t.Helper()
 	r := newRig(t, s)
 	r.run("supervise")
@@ -184,7 +184,7 @@ func (r *rig) must(args ...string) string {
 	return out
 }
 
-func decode[T any](t *testing.T, text string) T {
+func decode[T any](t testing.TB, text string) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
@@ -267,7 +267,7 @@ func (r *rig) awaitClosed(path string, n int) casebook.Record {
 
 // leak is a memleak in a group.
 type leak struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	file string
 	end  chan struct{}
