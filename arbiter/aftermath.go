@@ -217,11 +217,11 @@ func (e *Engine) announceOOM(ctx context.Context, ct *container) {
 
 // execIn runs commands inside a container by the runtime that it came from;
 // nil where no runtime can.
-func (e *Engine) execIn(c cri.Container) func(context.Context, []string, []byte) ([]byte, int, error) {
+func (e *Engine) execIn(c cri.Container) func(context.Context, cri.Command) ([]byte, int, error) {
 	for _, s := range e.sources {
 		if x, ok := s.(ContainerExecer); ok && c.ID != "" {
-			return func(ctx context.Context, argv []string, stdin []byte) ([]byte, int, error) {
-				return x.ExecIn(ctx, c, argv, stdin)
+			return func(ctx context.Context, cmd cri.Command) ([]byte, int, error) {
+				return x.ExecIn(ctx, c, cmd)
 			}
 		}
 	}

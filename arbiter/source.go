@@ -25,5 +25,5 @@ type OOMAnnouncer interface {
 
 // A ContainerExecer runs a command inside a container.
 type ContainerExecer interface {
-	ExecIn(ctx context.Context, c cri.Container, argv []string, stdin []byte) (output []byte, exit int, err error)
+	ExecIn(ctx context.Context, c cri.Container, cmd cri.Command) (output []byte, exit int, err error)
 }

@@ -45,6 +45,13 @@ func (c Container) String() string {
 	return c.Pod.Namespace + "/" + c.Pod.Name + "/" + c.Name
 }
 
+// A Command runs inside a container, beside its own programs.
+type Command struct {
+	Argv  []string
+	Env   []string // NAME=value, over the container's own environment
+	Stdin []byte
+}
+
 // EventKind tells what happened to a container.
 type EventKind uint8
 

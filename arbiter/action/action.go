@@ -12,6 +12,7 @@ import (
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -69,7 +70,7 @@ type Env struct {
 	Borrow func(ctx context.Context, bytes uint64) error
 	// ExecIn runs a command inside the container, through its runtime; nil
 	// where no runtime can (plain cgroups).
-	ExecIn func(ctx context.Context, argv []string, stdin []byte) (output []byte, exit int, err error)
+	ExecIn func(ctx context.Context, cmd cri.Command) (output []byte, exit int, err error)
 	// Uploads are the stores that arbiter.toml names.
 	Uploads map[string]UploadTarget
 	// Shelf is where the case's artifacts lie, for work after the verdict. It

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/arbiter/proc"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 )
 
@@ -32,7 +34,8 @@ func newExec(o policy.ExecOptions) Exec { return Exec{o} }
 // a descendant that left its process group holds the pipe open.
 const pipesClose = 500 * time.Millisecond
 
-// Run runs the program with the case as JSON on standard input. Exit status 0
+// Run runs the program with the case as JSON on standard input and its facts
+// as variables. Exit status 0
 // is success. Its output, bounded, becomes an artifact, and the end of it the
 // summary.
 func (x Exec) Run(ctx context.Context, env Env) (Result, error) {
@@ -76,7 +79,7 @@ func (x Exec) inContainer(ctx context.Context, env Env, out *capture) (exit int,
 	if env.ExecIn == nil {
 		return -1, fmt.Errorf("in the container: its source has no runtime that runs commands: %w", cgroup.ErrNotSupported)
 	}
-	output, exit, err := env.ExecIn(ctx, x.Argv, env.CaseJSON())
+	output, exit, err := env.ExecIn(ctx, cri.Command{Argv: x.Argv, Env: environ(x.variables(env)), Stdin: env.CaseJSON()})
 	_, _ = out.Write(output)
 	if err != nil {
 		return -1, fmt.Errorf("in the container: %w", err)
@@ -95,7 +98,9 @@ func (x Exec) onHost(ctx context.Context, env Env, out *capture) (exit int, err 
 	cmd := exec.Command(x.Argv[0], x.Argv[1:]...)
 	cmd.Stdin = bytes.NewReader(env.CaseJSON())
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.Env = x.environment(env)
+	vars := map[string]string{"PATH": hostPath} // and nothing of the daemon's own
+	maps.Copy(vars, x.variables(env))
+	cmd.Env = environ(vars)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential}
 	cmd.WaitDelay = pipesClose

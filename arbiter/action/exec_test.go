@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
+	"github.com/arbiterd/arbiter/cri"
 	"github.com/arbiterd/arbiter/policy"
 	"github.com/arbiterd/arbiter/tests/testkit"
 )
@@ -177,10 +178,16 @@ func TestExecBadArguments(t *testing.T) {
 func TestExecInContainer(t *testing.T) {
 	t.Parallel()
 	e := newTestEnv(t)
-	e.ExecIn = func(_ context.Context, argv []string, stdin []byte) ([]byte, int, error) {
-		return fmt.Appendf(nil, "%q %s", argv, stdin), 4, nil
+	e.ExecIn = func(_ context.Context, cmd cri.Command) ([]byte, int, error) {
+		for _, want := range []string{"ARBITER_CASE=" + e.Case, "COLOR=red"} {
+			if !slices.Contains(cmd.Env, want) {
+				t.Errorf("%q is not in the environment %q", want, cmd.Env)
+			}
+		}
+		return fmt.Appendf(nil, "%q %s", cmd.Argv, cmd.Stdin), 4, nil
 	}
-	res, err := newExec(policy.ExecOptions{Argv: []string{"/bin/x", "-a"}, In: "container"}).Run(t.Context(), e.Env)
+	o := policy.ExecOptions{Argv: []string{"/bin/x", "-a"}, In: "container", Env: map[string]string{"COLOR": "red"}}
+	res, err := newExec(o).Run(t.Context(), e.Env)
 	if err == nil || res.Details["exitStatus"] != "4" {
 		t.Errorf("got %+v, %v; want exit status 4 as an error", res, err)
 	}

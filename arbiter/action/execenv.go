@@ -12,11 +12,10 @@ import (
 
 const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// environment is all that the program finds: nothing of the daemon's own.
-func (x Exec) environment(env Env) []string {
+// variables are the case's facts and the rule's own.
+func (x Exec) variables(env Env) map[string]string {
 	c := env.Facts.Container
 	vars := map[string]string{
-		"PATH":                   hostPath,
 		"ARBITER_CASE":           env.Case,
 		"ARBITER_RULE":           ruleName(env),
 		"ARBITER_STEP":           env.Step.Name,
@@ -36,6 +35,11 @@ func (x Exec) environment(env Env) []string {
 		"ARBITER_LIMIT_BYTES":    env.Facts.Limit.String(),
 	}
 	maps.Copy(vars, x.Env)
+	return vars
+}
+
+// environ is vars as a program gets them.
+func environ(vars map[string]string) []string {
 	list := make([]string, 0, len(vars))
 	for _, key := range slices.Sorted(maps.Keys(vars)) {
 		// The kernel takes no NUL in a variable.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/arbiterd/arbiter/cri"
 )
 
 // A Jcmd carries commands to a JVM through a JDK's own jcmd: slower by half a
@@ -26,7 +28,7 @@ type Jcmd struct {
 var _ Commander = (*Jcmd)(nil)
 
 // ExecIn runs a command inside the JVM's container, through its runtime.
-type ExecIn func(ctx context.Context, argv []string, stdin []byte) (output []byte, exit int, err error)
+type ExecIn func(ctx context.Context, cmd cri.Command) (output []byte, exit int, err error)
 
 // Jcmd finds a client for j: the container's own, if commands can be run there
 // and it lies beside the java that runs; else the host's.
@@ -34,7 +36,7 @@ func (j *JVM) Jcmd(ctx context.Context, in ExecIn) (*Jcmd, error) {
 	if in != nil {
 		if client, ok := j.ownJcmd(); ok {
 			return &Jcmd{j, []string{client, strconv.Itoa(j.nsPid())}, func(ctx context.Context, argv []string) ([]byte, error) {
-				out, exit, err := in(ctx, argv, nil)
+				out, exit, err := in(ctx, cri.Command{Argv: argv})
 				if err == nil && exit != 0 {
 					err = fmt.Errorf("exit status %d: %s", exit, firstLine(out))
 				}

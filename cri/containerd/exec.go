@@ -32,17 +32,17 @@ const (
 	processType = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 )
 
-// ExecIn runs a command inside the container, with the environment, user and
-// working directory of its main process, and gives back the beginning of its
+// ExecIn runs a command inside the container, with the user, working
+// directory and environment of its main process and cmd's own variables, and gives back the beginning of its
 // output (standard output and error as they come) and its exit status. The
 // container must run: a runtime refuses to execute in a frozen one. When ctx
 // ends first the command is killed.
-func (s *Source) ExecIn(ctx context.Context, c cri.Container, argv []string, stdin []byte) (output []byte, exit int, err error) {
+func (s *Source) ExecIn(ctx context.Context, c cri.Container, cmd cri.Command) (output []byte, exit int, err error) {
 	ns, err := s.namespaceOf(c)
 	if err != nil {
 		return nil, 0, err
 	}
-	process, err := s.process(ctx, key{ns, c.ID}, argv)
+	process, err := s.process(ctx, key{ns, c.ID}, cmd)
 	if err != nil {
 		return nil, 0, fmt.Errorf("exec in %s: %w", c, err)
 	}
@@ -51,7 +51,7 @@ func (s *Source) ExecIn(ctx context.Context, c cri.Container, argv []string, std
 		return nil, 0, fmt.Errorf("exec in %s: %w", c, err)
 	}
 	defer x.closePipes()
-	exit, err = x.run(inNamespace(ctx, ns), stdin)
+	exit, err = x.run(inNamespace(ctx, ns), cmd.Stdin)
 	if err != nil {
 		return x.out.bytes(), 0, fmt.Errorf("exec in %s: %w", c, err)
 	}
@@ -59,7 +59,7 @@ func (s *Source) ExecIn(ctx context.Context, c cri.Container, argv []string, std
 }
 
 // process is the main process's specification with another command.
-func (s *Source) process(ctx context.Context, k key, argv []string) ([]byte, error) {
+func (s *Source) process(ctx context.Context, k key, cmd cri.Command) ([]byte, error) {
 	r, err := s.get(ctx, k)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,12 @@ func (s *Source) process(ctx context.Context, k key, argv []string) ([]byte, err
 	if sp.Process == nil {
 		return nil, errors.New("spec: no process")
 	}
-	sp.Process["args"] = argv
+	sp.Process["args"] = cmd.Argv
+	env, _ := sp.Process["env"].([]any)
+	for _, v := range cmd.Env {
+		env = append(env, v) // of two the later one counts
+	}
+	sp.Process["env"] = env
 	sp.Process["terminal"] = false
 	delete(sp.Process, "consoleSize")
 	return json.Marshal(sp.Process)

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -258,7 +260,7 @@ func TestExecIn(t *testing.T) {
 	c := p.run(containerOptions{name: "app", args: calm})
 	id := r.waitFor(c)
 	exec := func(ctx context.Context, args ...string) (string, int, error) {
-		out, exit, err := s.ExecIn(ctx, id, append([]string{"/memleak"}, args...), []byte("x"))
+		out, exit, err := s.ExecIn(ctx, id, cri.Command{Argv: append([]string{"/memleak"}, args...), Env: []string{"ARBITER_CASE=x"}, Stdin: []byte("x")})
 		return string(out), exit, err
 	}
 	if out, exit, err := exec(n.call(short), "--wait", "--ceiling", "1MiB", "--exit"); err != nil || exit != 0 || !strings.Contains(out, "memleak:") {
@@ -267,12 +269,27 @@ func TestExecIn(t *testing.T) {
 	if out, exit, err := exec(n.call(short), "--nonsense"); err != nil || exit != 2 || !strings.Contains(out, "nonsense") {
 		t.Errorf("a command that fails: %q, %d, %v", out, exit, err)
 	}
-	if _, _, err := s.ExecIn(n.call(short), id, []string{"/no-such-thing"}, nil); err == nil || !strings.Contains(err.Error(), "no-such-thing") {
+	if _, _, err := s.ExecIn(n.call(short), id, cri.Command{Argv: []string{"/no-such-thing"}}); err == nil || !strings.Contains(err.Error(), "no-such-thing") {
 		t.Errorf("a command that is not there: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, _, err := exec(ctx, "--ceiling", "1MiB"); err == nil {
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := exec(ctx, "--ceiling", "1MiB")
+		ended <- err
+	}()
+	eventually(t, short, "the command has the case's variables beside the container's", func() error {
+		procs := strings.Fields(read(t, memoryRoot()+c.cgroup()+"/cgroup.procs"))
+		for _, pid := range procs {
+			b, _ := os.ReadFile("/proc/" + pid + "/environ")
+			if env := strings.Split(string(b), "\x00"); slices.Contains(env, "ARBITER_CASE=x") && len(env) > 2 {
+				return nil
+			}
+		}
+		return fmt.Errorf("not among %v", procs)
+	})
+	if <-ended == nil {
 		t.Error("a command that does not end: no error")
 	}
 	if procs := strings.Fields(read(t, memoryRoot()+c.cgroup()+"/cgroup.procs")); len(procs) != 1 {
