@@ -89,8 +89,12 @@ func (e *Engine) afterwards(ctx context.Context, c *Case) {
 		stop := context.AfterFunc(e.afterCtx, cancel)
 		defer stop()
 		for _, f := range c.after {
-			if err := f(ctx); err != nil {
+			switch done, err := f(ctx); {
+			case err != nil:
 				c.log.Warn("work after the verdict", "error", err)
+				c.write("work after the verdict failed", map[string]string{"error": err.Error()}, false)
+			case done != "":
+				c.write(done, nil, false)
 			}
 		}
 		list, err := book.Finish(ctx)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/arbiterd/arbiter/arbiter/action"
 	"github.com/arbiterd/arbiter/arbiter/casebook"
 	"github.com/arbiterd/arbiter/arbiter/cgroup"
 	"github.com/arbiterd/arbiter/cri"
@@ -51,7 +52,7 @@ type Case struct {
 	borrowed uint64                        // bytes lent by this case, taken from the budget
 	settled  bool                          // nothing is lent any more
 	kept     uint64                        // of those, what was lent before the present step
-	after    []func(context.Context) error
+	after    []action.Work
 	deadline *time.Timer
 }
 

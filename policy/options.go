@@ -46,7 +46,7 @@ type CoreDumpOptions struct {
 	Process  string `toml:"process" default:"largest" unit:"process" doc:"Which process: largest, all, pid1, or name=GLOB."`
 	Filter   uint64 `toml:"filter" default:"0x33" doc:"Which mappings, as /proc/PID/coredump_filter, core(5)."`
 	Compress bool   `toml:"compress" default:"true" doc:"Compress with zstd, after the verdict."`
-	MaxSize  Size   `toml:"max-size" unit:"bytes" also:"none" doc:"Give up, with a failure, beyond this many bytes on disk."`
+	MaxSize  Size   `toml:"max-size" unit:"bytes" also:"none" doc:"Leave out memory beyond this many bytes of it. The core opens, and the case says what is missing."`
 }
 
 // HeapDumpOptions are the keys of `heap-dump`.

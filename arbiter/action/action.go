@@ -102,5 +102,9 @@ type Result struct {
 	Details map[string]string // figures, for the case's record
 	// After is work that can wait until the verdict was carried out:
 	// compression, uploads. It runs in order, once the case is closed.
-	After []func(context.Context) error
+	After []Work
 }
+
+// Work is done once the case is closed. What was done is a line for the case's
+// timeline, or nothing worth one.
+type Work = func(ctx context.Context) (done string, err error)

@@ -17,13 +17,13 @@ var errNoShelf = errors.New("the case has no directory")
 
 // compressLater replaces an artifact by its compressed form, once the verdict
 // was carried out. Whatever goes wrong, one of the two is there.
-func compressLater(env Env, path string) after {
+func compressLater(env Env, path string) Work {
 	name := filepath.Base(path)
-	return func(ctx context.Context) error {
+	return func(ctx context.Context) (string, error) {
 		if err := compressArtifact(ctx, env, name); err != nil {
-			return fmt.Errorf("compress %s: %w", name, err)
+			return "", fmt.Errorf("compress %s: %w", name, err)
 		}
-		return nil
+		return "", nil
 	}
 }
 

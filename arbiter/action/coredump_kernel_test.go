@@ -96,7 +96,7 @@ func TestKernelCoreDump(t *testing.T) {
 		t.Errorf("open by %q", open)
 	}
 	for _, after := range res.After {
-		if err := after(context.Background()); err != nil {
+		if _, err := after(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}

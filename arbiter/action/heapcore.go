@@ -12,9 +12,6 @@ import (
 	"github.com/arbiterd/arbiter/policy"
 )
 
-// after is work for when the verdict was carried out.
-type after = func(context.Context) error
-
 // core takes a core of a process that has no dump of its own, or could not
 // give it. The container is frozen again where it ran for the dump that
 // failed; the case's own freeze then finds it done.
@@ -55,12 +52,15 @@ func (a HeapDump) convertLater(ctx context.Context, env Env, pid int, core strin
 		return
 	}
 	res.Details["convert"] = fmt.Sprintf("arbiterctl convert %s --binaries %s", quote(core), quote(bundle))
-	convert := func(ctx context.Context) error {
+	convert := func(ctx context.Context) (string, error) {
 		out := a.newDumpFile(env, pid)
 		_, err := jvm.Convert(ctx, jvm.Conversion{Core: core, Binaries: bundle}, out)
-		return out.end(err)
+		if err := out.end(err); err != nil {
+			return "", fmt.Errorf("make a heap dump of the core: %w", err)
+		}
+		return "the core was made into a heap dump", nil
 	}
-	res.After = append([]after{convert}, res.After...)
+	res.After = append([]Work{convert}, res.After...)
 }
 
 // keepBinaries writes the artifact that a core needs to be converted.

@@ -64,7 +64,7 @@ func (h *heldCase) converted(c *jvmkit.Container, res Result) {
 	}
 	ctx, cancel := context.WithTimeout(h.t.Context(), 2*stepTime)
 	defer cancel()
-	if err := res.After[0](ctx); errors.Is(err, jvm.ErrNoJDK) {
+	if _, err := res.After[0](ctx); errors.Is(err, jvm.ErrNoJDK) {
 		h.t.Skip("not installed: jhsdb of the same JDK")
 	} else if err != nil {
 		h.t.Fatal(err)

@@ -47,23 +47,23 @@ func (a Upload) Run(_ context.Context, env Env) (Result, error) {
 	return Result{
 		Summary: fmt.Sprintf("to be uploaded to %s after the verdict", a.To),
 		Details: map[string]string{"destination": target.Endpoint + "/" + target.Bucket + "/" + order.key("")},
-		After:   []after{func(ctx context.Context) error { return uploadNow(ctx, env, name) }},
+		After:   []Work{func(ctx context.Context) (string, error) { return uploadNow(ctx, env, a.To, name) }},
 	}, nil
 }
 
 // uploadNow tries once. If it fails, the order is left to the Uploader.
-func uploadNow(ctx context.Context, env Env, name string) error {
+func uploadNow(ctx context.Context, env Env, to, name string) (done string, err error) {
 	n, err := carryOut(ctx, name, env.Uploads)
 	if err == nil {
 		env.Log.Info("artifacts uploaded", "case", env.Case, "count", n)
-		return nil
+		return fmt.Sprintf("%d artifacts uploaded to %s", n, to), nil
 	}
 	order, rerr := readOrder(name)
 	if rerr == nil {
 		order.Ready = true
 		rerr = order.save(name)
 	}
-	return errors.Join(fmt.Errorf("upload artifacts, to be tried again: %w", err), rerr)
+	return "", errors.Join(fmt.Errorf("upload artifacts to %s, to be tried again: %w", to, err), rerr)
 }
 
 // uploadPrefix begins the names of orders in a case's directory.

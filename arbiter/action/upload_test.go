@@ -148,7 +148,7 @@ func TestUploadToS3(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if err := res.After[0](ctx); err == nil {
+	if _, err := res.After[0](ctx); err == nil {
 		t.Fatal("uploaded to a server that is not there")
 	}
 	uploader := Uploader{Cases: c.book.Dir(), Targets: c.env.Uploads, Log: hclog.NewNullLogger(), Every: 50 * time.Millisecond}
