@@ -256,7 +256,7 @@ func (e *Engine) letGo(ctx context.Context, cts []*container, why string) error 
 func (e *Engine) Reload(_ context.Context, operator string) (api.Done, error) {
 	if err := e.load(); err != nil {
 		e.log.Error("policy not reloaded, the last good one stays in force", "operator", operator, "error", err)
-		return api.Done{}, fmt.Errorf("%w: the policy in force stays: %v", server.ErrInvalid, err)
+		return api.Done{}, fmt.Errorf("%w: the policy in force stays: %w", server.ErrInvalid, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

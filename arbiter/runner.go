@@ -161,8 +161,7 @@ func (c *Case) runStep(ctx context.Context, s state, i int) casebook.StepRecord 
 		r.Error = err.Error()
 	}
 	if r.Result == stepPreempted {
-		var p preempted
-		if errors.As(context.Cause(ctx), &p) {
+		if p, ok := errors.AsType[preempted](context.Cause(ctx)); ok {
 			r.Error = p.Error()
 			switch p.ev.kind {
 			case evLimitAgain:

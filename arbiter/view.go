@@ -129,7 +129,7 @@ func (e *Engine) Explain(ctx context.Context, name string) (string, error) {
 	}
 	cg, err := e.fs.Get(ct.id.Cgroup)
 	if err != nil {
-		return "", fmt.Errorf("%w: %v", server.ErrNotFound, err)
+		return "", fmt.Errorf("%w: %w", server.ErrNotFound, err)
 	}
 	u, err := cg.Usage()
 	if err != nil {

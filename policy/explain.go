@@ -76,10 +76,10 @@ func explainRule(b *strings.Builder, r *Rule, f Facts) {
 	plan := MakePlan(r, f)
 	fmt.Fprintf(b, "\nrule       %s (%s)\n", r.Name, r.Pos)
 	fmt.Fprintf(b, "trigger    %s\n", r.Trigger)
-	switch {
-	case r.Mode == Off:
+	switch r.Mode {
+	case Off:
 		b.WriteString("mode       off: exempt\n")
-	case r.Mode == Observe:
+	case Observe:
 		b.WriteString("mode       observe: nothing is held or done, this is written down:\n")
 	}
 	if f.Runtime == "" && !r.matching().decided() {

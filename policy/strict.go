@@ -92,8 +92,7 @@ func (d *decoder) parse() (map[string]any, bool) {
 	}
 	var table map[string]any
 	if _, err := toml.Decode(text, &table); err != nil {
-		var pe toml.ParseError
-		if errors.As(err, &pe) {
+		if pe, ok := errors.AsType[toml.ParseError](err); ok {
 			d.errorf(pe.Position.Start, "", "", "invalid TOML: %s", cmp.Or(pe.Message, plainTOML(err)))
 		} else {
 			d.errorf(0, "", "", "invalid TOML: %s", plainTOML(err))

@@ -56,8 +56,7 @@ func listHint(v reflect.Value, val any) string {
 
 func (d *decoder) badValue(n *node, path string, err error) {
 	hint := ""
-	var choice choiceError
-	if errors.As(err, &choice) {
+	if choice, ok := errors.AsType[choiceError](err); ok {
 		hint = didYouMean(choice.got, choice.values)
 	}
 	d.errorf(n.val, path, hint, "%v", err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -123,9 +124,7 @@ func readLevel(root *os.Root, dir string, whole bool) (level, error) {
 	}
 	for _, name := range eventFiles {
 		if b, err := readIn(root, dir, name); err == nil {
-			for key, n := range parseFlatKeys(bytes.NewReader(b)) {
-				l.Events[key] = n
-			}
+			maps.Copy(l.Events, parseFlatKeys(bytes.NewReader(b)))
 		}
 	}
 	if b, err := readIn(root, dir, "memory.pressure"); err == nil {

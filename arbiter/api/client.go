@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -187,9 +188,7 @@ func (c *Client) do(ctx context.Context, method, path string, h http.Header, bod
 	if err != nil {
 		return nil, err
 	}
-	for key, values := range h {
-		req.Header[key] = values
-	}
+	maps.Copy(req.Header, h)
 	if len(body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}

@@ -66,7 +66,7 @@ func replace(root *os.Root, name string, data []byte) error {
 		err = root.Rename(tmp, name)
 	}
 	if err != nil {
-		root.Remove(tmp) // best effort: the next replace truncates it
+		_ = root.Remove(tmp) // best effort: the next replace truncates it
 		return err
 	}
 	return syncDir(root, ".")

@@ -121,8 +121,7 @@ func (f *File) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	var perr *fs.PathError
-	if errors.As(err, &perr) {
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = perr.Err // the path says no more than the name
 	}
 	return fmt.Errorf("write artifact %s: %w", f.name, err)

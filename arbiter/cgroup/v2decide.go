@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -84,10 +85,10 @@ func (t *trail) add(r reading) {
 // slope is the growth in bytes per second up to a reading, against the newest
 // one that is at least slopeAge older; false before there is such a one.
 func (t *trail) slope(now reading) (float64, bool) {
-	for i := len(t.readings) - 1; i >= 0; i-- {
-		age := now.at.Sub(t.readings[i].at)
+	for _, v := range slices.Backward(t.readings) {
+		age := now.at.Sub(v.at)
 		if age >= slopeAge {
-			rise := float64(now.real) - float64(t.readings[i].real)
+			rise := float64(now.real) - float64(v.real)
 			return rise / min(age, slopeSpan).Seconds(), true
 		}
 	}

@@ -48,7 +48,7 @@ func (c *v2) lend(ctx context.Context, op string, change func(*stake)) error {
 			if err := l.own(); err != nil {
 				errs = append(errs, err)
 			} else {
-				_, err := l.relend(ctx)
+				err := l.relend(ctx)
 				errs = append(errs, err)
 			}
 			shown = Status{Borrowed: max(shown.Borrowed, s.borrowed), Granted: max(shown.Granted, s.granted)}
@@ -82,11 +82,11 @@ func (c *v2) levels() ([]*level, error) {
 }
 
 // relend makes memory.max what the stakes ask for, and moves memory.high along
-// with it. It reports whether the limit was changed. l.mu is held.
-func (l *level) relend(ctx context.Context) (changed bool, err error) {
+// with it. l.mu is held.
+func (l *level) relend(ctx context.Context) error {
 	n, limited := l.limit.Bytes()
 	if !limited || l.rec == nil {
-		return false, nil
+		return nil
 	}
 	var lent uint64
 	l.rec.Borrowed, l.rec.Granted = 0, 0
@@ -98,11 +98,11 @@ func (l *level) relend(ctx context.Context) (changed bool, err error) {
 	want := n + pageFloor(lent)
 	shown, err := l.readLimit(fileMax)
 	if err != nil {
-		return false, err
+		return err
 	}
 	now, ok := shown.Bytes()
 	if !ok || now == want {
-		return false, nil
+		return nil
 	}
 	l.busy.Add(1)
 	defer l.busy.Add(-1)
@@ -115,7 +115,7 @@ func (l *level) relend(ctx context.Context) (changed bool, err error) {
 	if err == nil || errors.Is(err, ErrUsage) {
 		err = errors.Join(err, l.followMax())
 	}
-	return true, err
+	return err
 }
 
 // setMax writes memory.max, from a thread that no signal interrupts.

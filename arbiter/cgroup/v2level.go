@@ -188,8 +188,7 @@ func (l *level) leave(ctx context.Context, c *v2) error {
 		return nil
 	}
 	if l.held() {
-		_, err := l.relend(ctx)
-		return ignoreGone(err)
+		return ignoreGone(l.relend(ctx))
 	}
 	l.fs.sampler.remove(l)
 	l.scores.shields = 0 // whatever they were for, the kernel decides from here on

@@ -65,8 +65,7 @@ func (c *v2) slacken(ctx context.Context) error {
 		n, limited := l.limit.Bytes()
 		if s := l.stakes[c]; s != nil && limited && l.rec != nil {
 			s.slack = s.room() + slackOf(n)
-			_, err := l.relend(ctx)
-			errs = append(errs, err, l.liftHigh())
+			errs = append(errs, l.relend(ctx), l.liftHigh())
 		}
 		l.mu.Unlock()
 	}
@@ -85,7 +84,7 @@ func (c *v2) fit(ctx context.Context) error {
 			if floor := current + 64*pageBytes; err == nil && floor > n+s.room() {
 				s.slack = floor - n
 			}
-			_, low := l.relend(ctx)
+			low := l.relend(ctx)
 			if errors.Is(low, ErrUsage) {
 				low = nil
 			}

@@ -84,7 +84,7 @@ func ownCgroup() string {
 		if len(f) != 3 {
 			continue
 		}
-		for _, c := range strings.Split(f[1], ",") {
+		for c := range strings.SplitSeq(f[1], ",") {
 			mount := map[string]string{"memory": "/sys/fs/cgroup/memory", "": "/sys/fs/cgroup"}[c]
 			dir := filepath.Join(mount, f[2])
 			if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); mount != "" && err == nil {

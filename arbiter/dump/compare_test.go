@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,7 +84,7 @@ func compareSegment(t testing.TB, p *elf.Prog, mem io.ReaderAt) (pages, wrong in
 	here, there := make([]byte, step), make([]byte, step)
 	for at := uint64(0); at < p.Filesz; at += step {
 		n := min(step, p.Filesz-at)
-		if _, err := p.ReadAt(here[:n], int64(at)); err != nil && err != io.EOF {
+		if _, err := p.ReadAt(here[:n], int64(at)); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatalf("read core at %#x: %v", p.Vaddr+at, err)
 		}
 		readPages(there[:n], mem, p.Vaddr+at)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -46,7 +47,7 @@ func (m *missing) all() []string {
 	if m.more == 0 {
 		return m.list
 	}
-	return append(m.list[:len(m.list):len(m.list)], fmt.Sprintf("and %d more", m.more))
+	return append(slices.Clip(m.list), fmt.Sprintf("and %d more", m.more))
 }
 
 // note is the content of the ARBITER note: always of the same length, so that

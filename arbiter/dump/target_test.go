@@ -67,9 +67,9 @@ func playTarget(kind string, args []string) {
 	case "memory":
 		info = allKinds(len(args) > 0)
 	case "dense":
-		info.Dense = fill(mapAnon(uint64(number(0))<<20, unix.PROT_READ|unix.PROT_WRITE), 1)
+		info.Dense = fill(mapAnon(uint64(number(0))<<20), 1)
 	case "sparse": // megabytes of space, of which one page in n is touched
-		info.Sparse = fill(mapAnon(uint64(number(0))<<20, unix.PROT_READ|unix.PROT_WRITE), number(1))
+		info.Sparse = fill(mapAnon(uint64(number(0))<<20), number(1))
 	case "threads":
 		for range number(0) {
 			go func() { runtime.LockOSThread(); select {} }()
@@ -111,8 +111,8 @@ func mapAt(fd int, size uint64, prot, flags int) []byte {
 	return b
 }
 
-func mapAnon(size uint64, prot int) []byte {
-	return mapAt(-1, size, prot, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+func mapAnon(size uint64) []byte {
+	return mapAt(-1, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 }
 
 // fill touches every nth page with a pattern of its own.
@@ -136,12 +136,12 @@ func memfd(size int64) int {
 func allKinds(terabyte bool) targetInfo {
 	const size, rw = 64 * pageSize, unix.PROT_READ | unix.PROT_WRITE
 	var info targetInfo
-	info.Dense = fill(mapAnon(size, rw), 1)
-	info.Sparse = fill(mapAnon(1<<28, rw), 1024)
+	info.Dense = fill(mapAnon(size), 1)
+	info.Sparse = fill(mapAnon(1<<28), 1024)
 	if terabyte { // of which one page is touched
-		info.Reserved = fill(mapAnon(1<<40, rw)[:pageSize], 1)
+		info.Reserved = fill(mapAnon(1 << 40)[:pageSize], 1)
 	}
-	hidden := mapAnon(size, rw)
+	hidden := mapAnon(size)
 	info.Hidden = fill(hidden, 2)
 	check(unix.Mprotect(hidden, unix.PROT_NONE))
 	info.Shared = fill(mapAt(-1, size, rw, unix.MAP_SHARED|unix.MAP_ANON), 3)
@@ -150,7 +150,7 @@ func allKinds(terabyte bool) targetInfo {
 	check(err)
 	info.Memfd = fill(mapAt(fd, size, rw, unix.MAP_SHARED)[8*pageSize:], 8)
 	info.Private = fill(mapAt(fd, size, rw, unix.MAP_PRIVATE)[16*pageSize:17*pageSize], 1)
-	dontDump := mapAnon(size, rw)
+	dontDump := mapAnon(size)
 	check(unix.Madvise(dontDump, unix.MADV_DONTDUMP))
 	info.DontDump = fill(dontDump, 1)
 	return info
@@ -159,7 +159,7 @@ func allKinds(terabyte bool) targetInfo {
 // mapMany makes n mappings that the kernel cannot merge.
 func mapMany(n int) {
 	for i := range n {
-		b := mapAnon(2*pageSize, unix.PROT_READ|unix.PROT_WRITE)
+		b := mapAnon(2 * pageSize)
 		fill(b[:pageSize], 1)
 		check(unix.Mprotect(b[pageSize:], unix.PROT_READ*(i%2)))
 	}
@@ -225,7 +225,7 @@ func growForever(counter string) {
 	for range 4 { // others that sleep, and one that runs
 		go func() { runtime.LockOSThread(); select {} }()
 	}
-	for b := mapAnon(8<<30, unix.PROT_READ|unix.PROT_WRITE); len(b) > 0; b = b[pageSize:] {
+	for b := mapAnon(8 << 30); len(b) > 0; b = b[pageSize:] {
 		b[0] = 1
 		atomic.AddUint64((*uint64)(unsafe.Pointer(&count[0])), 1)
 	}

@@ -205,7 +205,7 @@ func (w *writer) readFile(chunk []item, buf []byte) {
 			n, err = f.ReadAt(part, int64(v.Offset+it.addr-v.Start))
 		}
 		clear(part[n:]) // behind the end of the file a page is zero
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			w.fail(it.addr+uint64(n), it.size-uint64(n), err)
 		}
 	}

@@ -238,8 +238,7 @@ func stat(f *os.File) (*unix.Stat_t, error) {
 
 // cause is an error without the path that its message will begin with anyway.
 func cause(err error) error {
-	var perr *fs.PathError
-	if errors.As(err, &perr) {
+	if perr, ok := errors.AsType[*fs.PathError](err); ok {
 		return perr.Err
 	}
 	return err

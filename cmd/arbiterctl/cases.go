@@ -3,6 +3,7 @@ package main
 import (
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,14 +94,14 @@ func oneOf(cmd *cobra.Command, flag, value string, choices ...string) error {
 	if value == "" {
 		return nil
 	}
-	list := ""
+	var list strings.Builder
 	for _, c := range choices {
 		if c == value {
 			return nil
 		}
-		list += ", " + c
+		list.WriteString(", " + c)
 	}
-	return usagef(cmd, "%s %q: want one of %s", flag, value, list[2:])
+	return usagef(cmd, "%s %q: want one of %s", flag, value, list.String()[2:])
 }
 
 // parseTime reads a time, a day (UTC), or how long ago.

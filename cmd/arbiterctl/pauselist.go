@@ -135,9 +135,9 @@ func (a *app) redraw(holds []api.Hold) error {
 
 // watchKey tells two lists apart by what is worth printing again.
 func watchKey(holds []api.Hold) string {
-	key := ""
+	var key strings.Builder
 	for _, h := range holds {
-		key += h.ID + " " + h.State + " " + h.Step + " " + h.Then + " " + stamp(h.Deadline) + "\n"
+		key.WriteString(h.ID + " " + h.State + " " + h.Step + " " + h.Then + " " + stamp(h.Deadline) + "\n")
 	}
-	return key + "."
+	return key.String() + "."
 }

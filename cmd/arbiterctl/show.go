@@ -155,11 +155,12 @@ func (a *app) showTimeline(f *fields, entries []casebook.Entry) {
 		f.section("timeline")
 	}
 	for _, e := range entries {
-		text := oneLine(e.What)
+		var text strings.Builder
+		text.WriteString(oneLine(e.What))
 		for _, k := range slices.Sorted(maps.Keys(e.Data)) {
-			text += "  " + oneLine(k+"="+e.Data[k])
+			text.WriteString("  " + oneLine(k+"="+e.Data[k]))
 		}
-		f.item(e.At.UTC().Format("15:04:05.000") + "  " + text)
+		f.item(e.At.UTC().Format("15:04:05.000") + "  " + text.String())
 	}
 }
 

@@ -81,7 +81,7 @@ const defaultConfig = "/etc/arbiter/arbiter.toml"
 func loadConfig(path string) (config, error) {
 	var c config
 	data, err := os.ReadFile(path)
-	if err != nil && !(errors.Is(err, fs.ErrNotExist) && path == defaultConfig) {
+	if err != nil && (!errors.Is(err, fs.ErrNotExist) || path != defaultConfig) {
 		return c, err
 	}
 	diags := policy.DecodeStrict(policy.File{Name: path, Data: data}, &c)

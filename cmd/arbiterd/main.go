@@ -50,8 +50,7 @@ func run(ctx context.Context, args []string) int {
 		return 1
 	}
 	fmt.Fprintln(os.Stderr, "arbiterd:", err)
-	var u usageError
-	if errors.As(err, &u) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return 2
 	}
 	return 1

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -186,12 +187,9 @@ func (c *container) String() string {
 }
 
 // awaitGuard waits until the container is guarded.
-func (d *daemon) awaitGuard(c *container, states ...string) (found api.Guard) {
+func (d *daemon) awaitGuard(c *container) (found api.Guard) {
 	d.t.Helper()
-	if len(states) == 0 {
-		states = []string{"armed", "partial", "guarded"}
-	}
-	eventually(d.t, long, fmt.Sprintf("%s is one of %v", c, states), func() error {
+	eventually(d.t, long, fmt.Sprintf("%s is guarded", c), func() error {
 		var guards []api.Guard
 		if err := d.try(&guards, "guards"); err != nil {
 			return err
@@ -201,10 +199,8 @@ func (d *daemon) awaitGuard(c *container, states ...string) (found api.Guard) {
 				continue
 			}
 			found = g
-			for _, s := range states {
-				if g.State == s {
-					return nil
-				}
+			if slices.Contains([]string{"armed", "partial", "guarded"}, g.State) {
+				return nil
 			}
 			return fmt.Errorf("guard %+v", g)
 		}

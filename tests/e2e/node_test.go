@@ -186,12 +186,6 @@ func (n *node) stop(sig syscall.Signal) {
 	}
 }
 
-func (n *node) restart(sig syscall.Signal) {
-	n.t.Helper()
-	n.stop(sig)
-	n.start()
-}
-
 func (n *node) running() bool {
 	select {
 	case <-n.done:

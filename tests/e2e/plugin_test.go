@@ -49,7 +49,7 @@ func TestDaemonSet(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var kinds []string
-	for _, doc := range strings.Split(string(manifest), "\n---\n") {
+	for doc := range strings.SplitSeq(string(manifest), "\n---\n") {
 		var object struct {
 			Kind     string            `json:"kind"`
 			Metadata map[string]any    `json:"metadata"`

@@ -194,16 +194,6 @@ func (c *container) remove() error {
 	return err
 }
 
-func (p *pod) stop() error {
-	_, err := p.n.cri.StopPodSandbox(p.n.call(short), &runtime.StopPodSandboxRequest{PodSandboxId: p.id})
-	return err
-}
-
-func (p *pod) remove() error {
-	_, err := p.n.cri.RemovePodSandbox(p.n.call(short), &runtime.RemovePodSandboxRequest{PodSandboxId: p.id})
-	return err
-}
-
 // update sets another limit, as an in-place resize does.
 func (c *container) update(limit int64) error {
 	_, err := c.p.n.cri.UpdateContainerResources(c.p.n.call(short), &runtime.UpdateContainerResourcesRequest{

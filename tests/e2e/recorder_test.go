@@ -115,14 +115,3 @@ func (r *recorder) waitGone(c *container) {
 		return !ok
 	})
 }
-
-func (r *recorder) count(entry string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, h := range r.history {
-		if h == entry {
-			n++
-		}
-	}
-	return n
-}

@@ -117,7 +117,7 @@ func fetchFrom(ctx context.Context, cache, series string, s kernelSource, image 
 // imagePackage finds, in the output of apt-cache depends, the image package
 // of the series: linux-image-6.1.0-56-cloud-amd64 for 6.1.
 func imagePackage(depends, series string) string {
-	for _, f := range strings.Fields(depends) {
+	for f := range strings.FieldsSeq(depends) {
 		if strings.HasPrefix(f, "linux-image-"+series+".") {
 			return f
 		}

@@ -49,10 +49,9 @@ func (l *logFile) text() string {
 
 // settings are what differs between tests' daemons.
 type settings struct {
-	policy string   // text of the one policy file
-	config string   // lines beside the usual ones, with their table headers
-	state  string   // state directory; "" is one of the rig's own
-	args   []string // instead of "supervise"
+	policy string // text of the one policy file
+	config string // lines beside the usual ones, with their table headers
+	state  string // state directory; "" is one of the rig's own
 	groups []*testkit.Group
 }
 

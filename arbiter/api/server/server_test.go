@@ -73,11 +73,11 @@ func newBook(t *testing.T) *casebook.Book {
 }
 
 // start serves until the test ends and returns the socket's path.
-func start(t *testing.T, b Backend, book *casebook.Book, group string) string {
+func start(t *testing.T, b Backend, book *casebook.Book) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "run", "arbiter.sock")
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "arbiter_held 0\n") })
-	s := New(b, book, metrics, Options{Socket: socket, Group: group, Log: hclog.NewNullLogger()})
+	s := New(b, book, metrics, Options{Socket: socket, Log: hclog.NewNullLogger()})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx) }()
@@ -112,7 +112,7 @@ func waitFor(t *testing.T, ok func() bool) {
 func TestOrdersReachTheBackend(t *testing.T) {
 	t.Parallel()
 	b := &fake{}
-	c := api.New(start(t, b, newBook(t), ""))
+	c := api.New(start(t, b, newBook(t)))
 	defer c.Close()
 	ctx := context.Background()
 	calls := []func() (api.Done, error){
@@ -157,7 +157,7 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := api.New(start(t, &fake{err: tt.err}, newBook(t), ""))
+			c := api.New(start(t, &fake{err: tt.err}, newBook(t)))
 			defer c.Close()
 			_, err := c.Kill(context.Background(), "7f3a")
 			var se *api.StatusError
@@ -171,7 +171,7 @@ func TestErrorsBecomeStatusCodes(t *testing.T) {
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	b := &fake{}
-	socket := start(t, b, newBook(t), "")
+	socket := start(t, b, newBook(t))
 	hc := httpClient(socket)
 	tests := map[string]struct {
 		method, path, body string
@@ -237,7 +237,7 @@ func TestCasesAndArtifacts(t *testing.T) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	c := api.New(start(t, &fake{}, book, ""))
+	c := api.New(start(t, &fake{}, book))
 	defer c.Close()
 	ctx := context.Background()
 	var l casebook.Listing
@@ -267,7 +267,7 @@ func TestCasesAndArtifacts(t *testing.T) {
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	b := &fake{changed: make(chan struct{}), holds: []api.Hold{{ID: "1"}}}
-	c := api.New(start(t, b, newBook(t), ""))
+	c := api.New(start(t, b, newBook(t)))
 	defer c.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	var got []string
@@ -301,7 +301,7 @@ func TestVanishedClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := start(t, &fake{changed: make(chan struct{})}, book, "")
+	socket := start(t, &fake{changed: make(chan struct{})}, book)
 	before := runtime.NumGoroutine()
 	for range 20 {
 		c := api.New(socket)
@@ -323,7 +323,7 @@ func TestVanishedClients(t *testing.T) {
 
 func TestServeRefusesALiveDaemonsSocket(t *testing.T) {
 	t.Parallel()
-	socket := start(t, &fake{}, newBook(t), "")
+	socket := start(t, &fake{}, newBook(t))
 	s := New(&fake{}, newBook(t), http.NotFoundHandler(), Options{Socket: socket, Log: hclog.NewNullLogger()})
 	if err := s.Serve(context.Background()); !errors.Is(err, ErrInUse) {
 		t.Errorf("a second daemon: %v", err)

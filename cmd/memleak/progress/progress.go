@@ -30,16 +30,16 @@ const (
 // layout is the file: native byte order, since one machine writes and reads it.
 type layout struct {
 	magic      uint64
-	begun      uint64 // monotonic ns when the first worker began
-	pages      uint64 // of 4 KiB, touched or filled so far
-	lastTouch  uint64 // monotonic ns of the last of them
-	freed      uint64 // pages given back by --free
-	checked    uint64 // pages that --verify compared
-	mismatches uint64 // pages among them with other content
+	begun      atomic.Uint64 // monotonic ns when the first worker began
+	pages      atomic.Uint64 // of 4 KiB, touched or filled so far
+	lastTouch  atomic.Uint64 // monotonic ns of the last of them
+	freed      atomic.Uint64 // pages given back by --free
+	checked    atomic.Uint64 // pages that --verify compared
+	mismatches atomic.Uint64 // pages among them with other content
 	errors     [len(Calls)]uint64
 	shorts     [len(Calls)]uint64 // calls that succeeded in part
 	lastErrno  [len(Calls)]uint64
-	samples    uint64 // written so far; the ring holds the newest ringSize
+	samples    atomic.Uint64 // written so far; the ring holds the newest ringSize
 	ring       [ringSize]Sample
 }
 
@@ -83,7 +83,7 @@ func Create(path string) (*Writer, error) {
 		atomic.AddUint64((*uint64)(unsafe.Pointer(&b[i])), 0) // populate alone leaves file pages clean and write-protected
 	}
 	w := &Writer{l: (*layout)(unsafe.Pointer(&b[0])), base: Now(), at: time.Now()}
-	atomic.CompareAndSwapUint64(&w.l.begun, 0, w.base)
+	w.l.begun.CompareAndSwap(0, w.base)
 	atomic.StoreUint64(&w.l.magic, magic)
 	return w, nil
 }
@@ -100,25 +100,25 @@ func Now() uint64 {
 // Touched counts pages that have just been touched.
 func (w *Writer) Touched(pages uint64) {
 	now := w.base + uint64(time.Since(w.at))
-	atomic.StoreUint64(&w.l.lastTouch, now)
-	atomic.AddUint64(&w.l.pages, pages)
+	w.l.lastTouch.Store(now)
+	w.l.pages.Add(pages)
 }
 
 // Mark adds a sample to the ring.
 func (w *Writer) Mark() {
-	i := atomic.AddUint64(&w.l.samples, 1) - 1
+	i := w.l.samples.Add(1) - 1
 	s := &w.l.ring[i%ringSize]
-	atomic.StoreUint64(&s.Pages, atomic.LoadUint64(&w.l.pages))
+	atomic.StoreUint64(&s.Pages, w.l.pages.Load())
 	atomic.StoreUint64(&s.MonotonicNanos, w.base+uint64(time.Since(w.at)))
 }
 
 // Freed counts pages given back.
-func (w *Writer) Freed(pages uint64) { atomic.AddUint64(&w.l.freed, pages) }
+func (w *Writer) Freed(pages uint64) { w.l.freed.Add(pages) }
 
 // Checked counts compared pages.
 func (w *Writer) Checked(pages, mismatches uint64) {
-	atomic.AddUint64(&w.l.checked, pages)
-	atomic.AddUint64(&w.l.mismatches, mismatches)
+	w.l.checked.Add(pages)
+	w.l.mismatches.Add(mismatches)
 }
 
 // Failed counts a failed call and returns how many there were of it. It
@@ -186,9 +186,9 @@ func parse(r io.Reader) (Report, error) {
 
 func (l *layout) report() Report {
 	r := Report{
-		Begun: atomic.LoadUint64(&l.begun), Pages: atomic.LoadUint64(&l.pages),
-		LastTouch: atomic.LoadUint64(&l.lastTouch), Freed: atomic.LoadUint64(&l.freed),
-		Checked: atomic.LoadUint64(&l.checked), Mismatches: atomic.LoadUint64(&l.mismatches),
+		Begun: l.begun.Load(), Pages: l.pages.Load(),
+		LastTouch: l.lastTouch.Load(), Freed: l.freed.Load(),
+		Checked: l.checked.Load(), Mismatches: l.mismatches.Load(),
 		Errors: map[string]uint64{}, Shorts: map[string]uint64{}, LastErrno: map[string]unix.Errno{},
 	}
 	for i, call := range Calls {
@@ -200,7 +200,7 @@ func (l *layout) report() Report {
 			r.Shorts[call] = n
 		}
 	}
-	n := atomic.LoadUint64(&l.samples)
+	n := l.samples.Load()
 	for i := n - min(n, ringSize); i < n; i++ {
 		r.Samples = append(r.Samples, l.ring[i%ringSize])
 	}
