@@ -150,16 +150,24 @@ func (c Conversion) jhsdb(ctx context.Context, home, root, exe, heap string) err
 	return nil
 }
 
-// cause is the line of a Java program's output that names its exception, else
-// the last one.
+// cause is the line of a Java program's output that names its exception, or
+// what the virtual machine itself died of, which it says in lines that begin
+// with #. Else it is the last one.
 func cause(out []byte) string {
-	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
-	for _, l := range lines {
-		if bytes.Contains(l, []byte("Exception: ")) || bytes.Contains(l, []byte("Error: ")) {
-			return firstLine(l)
+	var last []byte
+	for l := range bytes.Lines(out) {
+		fatal := bytes.HasPrefix(l, []byte("#"))
+		if fatal {
+			l = bytes.TrimLeft(l, "#")
+		}
+		if l = bytes.TrimSpace(l); len(l) == 0 || fatal && bytes.Contains(l, []byte("fatal error has been detected")) {
+			continue
+		}
+		if last = l; fatal || bytes.Contains(l, []byte("Exception: ")) || bytes.Contains(l, []byte("Error: ")) {
+			break
 		}
 	}
-	return firstLine(lines[len(lines)-1])
+	return firstLine(last)
 }
 
 func (c Conversion) pack(ctx context.Context, heap string, out Output) (Dump, error) {

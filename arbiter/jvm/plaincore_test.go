@@ -75,3 +75,18 @@ func TestUnpackStaysInside(t *testing.T) {
 		}
 	}
 }
+
+func TestCause(t *testing.T) {
+	t.Parallel()
+	for out, want := range map[string]string{
+		"Attaching...\njava.lang.Exception: no core\n\tat A.b\n":                          `"java.lang.Exception: no core"`,
+		"Attaching...\n#\n# A fatal error has been detected by the JRE:\n#\n#  SIGBUS\n#": `"SIGBUS"`,
+		"#\n# There is insufficient memory for the JRE.\n# Native":                        `"There is insufficient memory for the JRE."`,
+		"first\nlast\n\n": `"last"`,
+		"":                `""`,
+	} {
+		if got := cause([]byte(out)); got != want {
+			t.Errorf("%q: %s, want %s", out, got, want)
+		}
+	}
+}

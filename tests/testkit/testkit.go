@@ -194,6 +194,16 @@ func (g *Group) Usage() uint64 {
 	return g.Number("memory.usage_in_bytes")
 }
 
+// Peak reads the most memory that was ever charged, in bytes. On version 2 it is
+// known since Linux 5.19.
+func (g *Group) Peak() uint64 {
+	g.t.Helper()
+	if g.m.version == 2 {
+		return g.Number("memory.peak")
+	}
+	return g.Number("memory.max_usage_in_bytes")
+}
+
 // Kills reads how many processes of the group the kernel has killed.
 func (g *Group) Kills() uint64 {
 	g.t.Helper()
