@@ -68,6 +68,8 @@ const (
 	exitPanic    = 125
 )
 
+const usualMemMiB = 3072
+
 type options struct {
 	kernel  string
 	v1      bool
@@ -167,7 +169,7 @@ func parse(argv []string) (options, error) {
 	fs.BoolVar(&o.short, "short", false, "with -pkg: -test.short")
 	fs.BoolVar(&o.quiet, "q", false, "with -pkg: without -test.v (skips are not listed then)")
 	fs.DurationVar(&o.timeout, "timeout", 15*time.Minute, "deadline for the whole boot")
-	fs.IntVar(&o.memMiB, "mem", 3072, "guest memory in MiB")
+	fs.IntVar(&o.memMiB, "mem", usualMemMiB, "guest memory in MiB")
 	fs.IntVar(&o.cpus, "cpus", 2, "guest processors")
 	fs.BoolVar(&o.fetch, "fetch", false, "only download the kernel and install the tools")
 	fs.StringVar(&o.suite, "suite", "", "run a whole suite: ci or all")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type suiteBoot struct {
 	add    []string // below the module
 	env    []string
 	count  int
+	memMiB int // 0 is the usual
 	limit  time.Duration
 }
 
@@ -54,8 +56,8 @@ var suites = map[string][]suiteBoot{
 		{kernel: "6.1", v1: true, pkgs: []string{stories}, run: "TestKernel(Resume|Running|Operator|Foreign|OneOwner|Children)", count: 1, limit: 10 * time.Minute},
 	},
 	"all": {
-		{kernel: "6.1", run: "TestKernel", host: jdk, count: 1, limit: 25 * time.Minute},
-		{kernel: "6.12", run: "TestKernel", host: jdk, count: 1, limit: 25 * time.Minute},
+		{kernel: "6.1", run: "TestKernel", host: jdk, count: 1, memMiB: 4096, limit: time.Hour},
+		{kernel: "6.12", run: "TestKernel", host: jdk, count: 1, memMiB: 4096, limit: time.Hour},
 		{kernel: "5.10", pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 25 * time.Minute},
 		{kernel: "6.1", v1: true, run: "TestKernel", count: 1, limit: 20 * time.Minute},
 		{kernel: "5.10", v1: true, pkgs: []string{holds}, run: "TestKernel", count: 1, limit: 20 * time.Minute},
@@ -91,6 +93,7 @@ func runSuite(ctx context.Context, s site, o options, out io.Writer) (int, error
 		fmt.Fprintf(out, "\nguest: %s\n", b.name())
 		o.kernel, o.v1, o.run, o.count, o.timeout = b.kernel, b.v1, b.run, b.count, b.limit
 		o.host, o.env, o.add, o.strict = b.host, b.env, nil, o.suite == "ci"
+		o.memMiB = cmp.Or(b.memMiB, usualMemMiB)
 		for _, a := range b.add {
 			o.add = append(o.add, filepath.Join(s.root, a))
 		}
