@@ -249,10 +249,10 @@ func (c *v2) countKills() {
 	}
 	c.mu.Lock()
 	more := n.OOMKill - min(c.kills, n.OOMKill)
-	c.kills = n.OOMKill
-	guarding := c.opts.Hold && c.armed
+	c.kills = max(c.kills, n.OOMKill)
+	escaped := more > 0 && c.opts.Hold && c.armed && !c.killing.Load()
 	c.mu.Unlock()
-	if more > 0 && guarding && !c.killing.Load() {
+	if escaped {
 		u, _ := c.Usage()
 		c.fs.emitSoon(Event{Kind: EventEscape, Cgroup: c, Usage: u, Why: fmt.Sprintf("the kernel killed %d processes", more)})
 	}

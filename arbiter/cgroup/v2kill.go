@@ -56,11 +56,24 @@ func (c *v2) Kill(ctx context.Context) error {
 		err = errors.Join(c.verdict(ctx), c.endRest(ctx))
 	}
 	err = errors.Join(err, c.awaitFreed(ctx), c.revive())
+	c.ownKills()
 	if err := ignoreGone(err); err != nil {
 		return fmt.Errorf("kill %s: %w", c.path, err)
 	}
 	c.fs.changed("killed", c.path)
 	return nil
+}
+
+// ownKills takes note of the kernel kills that we ordered, before their notices
+// could be taken for escapes.
+func (c *v2) ownKills() {
+	n, err := c.Counters()
+	if err != nil {
+		return // it is gone, and nobody counts
+	}
+	c.mu.Lock()
+	c.kills = max(c.kills, n.OOMKill)
+	c.mu.Unlock()
 }
 
 // verdict makes the container exceed its limit. It needs no thaw. Tasks with a
