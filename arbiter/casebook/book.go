@@ -139,7 +139,8 @@ func (b *Book) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.root != nil {
-		errs = append(errs, b.root.Close(), b.lock.Close())
+		// A program that is being started right now has the descriptor too.
+		errs = append(errs, unix.Flock(int(b.lock.Fd()), unix.LOCK_UN), b.root.Close(), b.lock.Close())
 		b.root = nil
 	}
 	return errors.Join(errs...)

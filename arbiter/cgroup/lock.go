@@ -31,9 +31,12 @@ func tryLock(d *dir) (*lock, error) {
 	return nil, fmt.Errorf("lock cgroup %s: %w", d.path, d.gone(err))
 }
 
-// unlock lets go. A nil lock is one that --force did without.
+// unlock lets go. A nil lock is one that --force did without. Closing alone
+// would not do: a program that is being started right now has the descriptor
+// too until it runs.
 func (l *lock) unlock() {
 	if l != nil {
+		_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN) // it is a flock of ours
 		l.f.Close()
 	}
 }
