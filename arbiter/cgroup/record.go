@@ -116,10 +116,12 @@ func (r *Record) intend(name, shown, value string) {
 		f = &Field{Original: shown}
 		r.Fields[name] = f
 	}
-	if value == f.Original || slices.Contains(f.Ours, value) {
+	if value == f.Original {
 		return
 	}
-	if len(f.Ours) >= fieldHistory {
+	if i := slices.Index(f.Ours, value); i >= 0 {
+		f.Ours = slices.Delete(f.Ours, i, i+1) // the newest is the last one
+	} else if len(f.Ours) >= fieldHistory {
 		f.Ours = slices.Delete(f.Ours, 0, 1)
 	}
 	f.Ours = append(f.Ours, value)

@@ -220,9 +220,7 @@ func (c *v2) observed(now time.Time) {
 		return
 	}
 	for _, l := range c.bound() {
-		if l != c.self {
-			l.notified() // the two notices come in any order
-		}
+		l.notified() // the notices come in any order
 		if now.Sub(l.lastOOM) < oomToKill {
 			c.fs.emit(Event{Kind: EventLimit, Cgroup: c, At: now, Level: l.dir.path, Why: "the kernel killed at the limit"})
 			return
@@ -252,6 +250,9 @@ func (c *v2) countKills() {
 	c.kills = max(c.kills, n.OOMKill)
 	escaped := more > 0 && c.opts.Hold && c.armed && !c.killing.Load()
 	c.mu.Unlock()
+	if more > 0 {
+		c.fs.watch.post(func() { c.observed(time.Now()) })
+	}
 	if escaped {
 		u, _ := c.Usage()
 		c.fs.emitSoon(Event{Kind: EventEscape, Cgroup: c, Usage: u, Why: fmt.Sprintf("the kernel killed %d processes", more)})

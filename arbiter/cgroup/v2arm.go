@@ -38,8 +38,8 @@ func (c *v2) Arm(ctx context.Context, o ArmOptions) (Status, error) {
 		return c.Status(), err
 	}
 	for _, l := range slices.Backward(binding) {
-		if l == c.self && o.Hold {
-			err = c.inherit()
+		if o.Hold && (l == c.self || l.limited()) {
+			err = c.own(l)
 		}
 		if err = errors.Join(err, l.join(c, o.Hold, o.AlwaysGuard)); err != nil {
 			if !was {
@@ -87,12 +87,32 @@ func (c *v2) binding() ([]*level, error) {
 	return levels, nil
 }
 
-// inherit takes over, from ancestors that are guarded now, what their records
-// say about the scores of c's processes.
-func (c *v2) inherit() error {
-	for _, l := range slices.Backward(c.chain[1:]) {
-		if err := l.hand(c.self); err != nil {
-			return err
+// own claims the record of one of c's levels. Its processes were those of the
+// next owned level further out: what that one's record says of their scores,
+// and why they are exempt, comes along. No mu is held.
+func (c *v2) own(l *level) error {
+	l.mu.Lock()
+	owned := l.rec != nil
+	l.mu.Unlock()
+	if owned {
+		return nil
+	}
+	outer := c.chain[slices.Index(c.chain, l)+1:]
+	for _, o := range slices.Backward(outer) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rec != nil {
+		return nil
+	}
+	if err := l.own(); err != nil {
+		return err
+	}
+	for _, o := range outer {
+		if o.rec != nil {
+			return l.inherit(o)
 		}
 	}
 	return nil

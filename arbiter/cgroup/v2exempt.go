@@ -182,28 +182,17 @@ func (l *level) rescanAll() error {
 	})
 }
 
-// hand gives an inner level, about to get a record of its own, its share of
-// what l's record says about scores. l.mu is not held.
-func (l *level) hand(inner *level) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.guarded || l.rec == nil || l.rec.Scores == nil {
+// inherit takes over what an outer level's record says about scores. Both mu are
+// held.
+func (l *level) inherit(outer *level) error {
+	if outer.rec.Scores == nil {
 		return nil
 	}
-	inner.mu.Lock()
-	defer inner.mu.Unlock()
-	if inner.rec != nil {
-		return nil
-	}
-	if err := inner.claim(); err != nil {
-		return err
-	}
-	inner.rec.Scores = &ScoreRecord{Base: l.rec.Scores.Base, Except: slices.Clone(l.rec.Scores.Except)}
-	inner.scores.on = true
-	maps.Copy(inner.scores.reasons, map[*level]bool{l: true})
-	if err := inner.save(); err != nil {
+	l.rec.Scores = &ScoreRecord{Base: outer.rec.Scores.Base, Except: slices.Clone(outer.rec.Scores.Except)}
+	maps.Copy(l.scores.reasons, outer.scores.reasons)
+	l.scores.shields, l.scores.on = outer.scores.shields, outer.scores.on
+	if err := l.save(); err != nil {
 		return fmt.Errorf("hand over scores: %w", err)
 	}
-	inner.owned.Store(true)
-	return inner.look()
+	return nil
 }

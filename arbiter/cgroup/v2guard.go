@@ -16,6 +16,8 @@ const (
 	// freezing what runs there. Such a task spins in the kernel and floods its
 	// log; the kernel's kill is better.
 	stuckAfter = 5 * time.Second
+	// rowGap is the pause after which a limit that is hit was not hit all along.
+	rowGap = 2 * time.Second
 )
 
 // notified runs on the watching goroutine when the counts of memory.events
@@ -38,21 +40,39 @@ func (l *level) notified() {
 	if e.oom > before.oom {
 		l.lastOOM = now
 		if l.full() {
+			if now.Sub(time.Unix(0, l.hit.Load())) > rowGap {
+				l.firstOf.Store(0)
+			}
 			l.hit.Store(now.UnixNano())
 			l.firstOf.CompareAndSwap(0, now.UnixNano())
 			l.limitHit(now)
 		}
+		l.countKillsSoon()
 	}
 	if e.oomKill > before.oomKill {
-		for _, c := range *l.users.Load() {
-			if c.self == l {
-				c.observed(now)
-			}
-			go c.countKills()
-		}
+		l.countKills()
 	}
 	if e.high > before.high || e.max > before.max || e.oom > before.oom && !l.up.Load() {
 		l.work.ask(l.react)
+	}
+}
+
+// countKillsSoon looks for the kills of a limit that was hit. Those in a cgroup
+// further inside are told there alone.
+func (l *level) countKillsSoon() {
+	if l.counting {
+		return
+	}
+	l.counting = true
+	l.fs.watch.after(highPause, func() {
+		l.counting = false
+		l.countKills()
+	})
+}
+
+func (l *level) countKills() {
+	for _, c := range *l.users.Load() {
+		go c.countKills()
 	}
 }
 
@@ -182,7 +202,8 @@ func (l *level) quietly() {
 	}
 	l.quiet = true
 	l.fs.watch.remove(fd)
-	l.fs.watch.after(highPause, func() {
+	// Whoever holds mu may wait for the kernel: the watching goroutine must not.
+	time.AfterFunc(highPause, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		again := l.quiet && l.watched == fd

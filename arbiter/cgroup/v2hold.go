@@ -58,7 +58,11 @@ func (c *v2) freeze(ctx context.Context) error {
 	}
 	if err != nil {
 		c.quiet.Store(false)
-		return errors.Join(fmt.Errorf("freeze %s: %w", c.path, err), ignoreGone(c.selfThaw()))
+		err = errors.Join(fmt.Errorf("freeze %s: %w", c.path, err), ignoreGone(c.selfThaw()))
+		if !mayExempt() {
+			err = errors.Join(err, ignoreGone(c.loosen(context.WithoutCancel(ctx))))
+		}
+		return err
 	}
 	c.setHeld(true)
 	c.fs.changed("frozen", c.path)
@@ -90,6 +94,9 @@ func (c *v2) brace(ctx context.Context) error {
 // askFreeze records the freeze and asks the kernel for it.
 func (c *v2) askFreeze() error {
 	l := c.self
+	if err := c.own(l); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.own(); err != nil {
@@ -172,7 +179,7 @@ func (c *v2) setResting(resting bool) error {
 
 // crowded reports whether others run under a limit that c is guarded at.
 func (c *v2) crowded() bool {
-	for _, l := range c.bound()[1:] {
+	for _, l := range c.chain[1:] {
 		if !l.up.Load() {
 			continue
 		}
@@ -255,9 +262,10 @@ func (c *v2) Guarded(ctx context.Context, f func() error) error {
 	if !mayExempt() {
 		return c.guardedBySlack(ctx, f)
 	}
+	levels := c.bound() // the same ones before and after
 	add := func(n int) error {
 		var errs []error
-		for _, l := range slices.Backward(c.bound()) {
+		for _, l := range slices.Backward(levels) {
 			l.mu.Lock()
 			errs = append(errs, l.addShields(n))
 			l.mu.Unlock()

@@ -48,11 +48,11 @@ func (c *v2) Kill(ctx context.Context) error {
 	defer c.killing.Store(false)
 	c.quiet.Store(true)
 	l := c.self
+	owned := c.own(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.scores.doomed = true
-	err = l.own()
-	if err == nil {
+	if err = errors.Join(owned, l.own()); err == nil {
 		err = errors.Join(c.verdict(ctx), c.endRest(ctx))
 	}
 	err = errors.Join(err, c.awaitFreed(ctx), c.revive())
@@ -217,15 +217,15 @@ func (c *v2) revive() error {
 		s.borrowed, s.granted, s.slack = 0, 0, 0
 	}
 	c.wantFrozen.Store(false)
+	var err error
 	if l.rec.Freeze != nil {
-		if err := l.fs.letGo(l.rec.Freeze); err != nil {
-			return err
+		if err = l.fs.letGo(l.rec.Freeze); err == nil {
+			l.rec.Freeze = nil
 		}
-		l.rec.Freeze = nil
 	}
 	c.setHeld(false)
 	c.quiet.Store(false)
-	err := l.undoLimits()
+	err = errors.Join(err, l.undoLimits())
 	if l.held() {
 		return errors.Join(err, l.arm(time.Now()))
 	}

@@ -41,9 +41,13 @@ func (c *v2) lend(ctx context.Context, op string, change func(*stake)) error {
 	var errs []error
 	var shown Status
 	for _, l := range slices.Backward(levels) {
+		var owned error
+		if l.limited() {
+			owned = c.own(l)
+		}
 		l.mu.Lock()
 		s := l.stakes[c]
-		if _, limited := l.limit.Bytes(); s != nil && limited {
+		if _, limited := l.limit.Bytes(); s != nil && limited && owned == nil {
 			change(s)
 			if err := l.own(); err != nil {
 				errs = append(errs, err)
@@ -53,6 +57,7 @@ func (c *v2) lend(ctx context.Context, op string, change func(*stake)) error {
 			}
 			shown = Status{Borrowed: max(shown.Borrowed, s.borrowed), Granted: max(shown.Granted, s.granted)}
 		}
+		errs = append(errs, owned)
 		l.mu.Unlock()
 	}
 	c.mu.Lock()
@@ -259,7 +264,10 @@ func (l *level) maxWritten() {
 		l.rec.Borrowed, l.rec.Granted = 0, 0
 		l.maxField.Store(nil)
 		l.complain(l.save())
-		if l.held() {
+		switch _, limited := l.band(); {
+		case !limited: // nothing is left to guard
+			l.complain(errors.Join(l.standDown(), l.setHigh(l.soft)))
+		case l.held():
 			l.complain(l.arm(time.Now()))
 		}
 	}

@@ -60,13 +60,14 @@ type level struct {
 	marks   map[string]uint64 // usage of the children when last looked at
 	scores  exemption
 
-	seen    memoryEvents // of the watching goroutine
-	lastOOM time.Time    // of the watching goroutine
-	hit     atomic.Int64 // when the limit was last hit, Unix nanoseconds
-	firstOf atomic.Int64 // when it was first hit in this row
-	watched int          // the descriptor in the watch, -1 for none
-	quiet   bool         // it is out of the watch for a moment
-	notes   []int32      // inotify
+	seen     memoryEvents // of the watching goroutine
+	lastOOM  time.Time    // of the watching goroutine
+	counting bool         // of the watching goroutine
+	hit      atomic.Int64 // when the limit was last hit, Unix nanoseconds
+	firstOf  atomic.Int64 // when it was first hit in this row
+	watched  int          // the descriptor in the watch, -1 for none
+	quiet    bool         // it is out of the watch for a moment
+	notes    []int32      // inotify
 }
 
 // stake is what one container asks of a level.
@@ -168,6 +169,8 @@ func (l *level) disown() error {
 		return nil
 	}
 	l.owned.Store(false)
+	clear(l.scores.reasons)
+	l.scores.shields, l.scores.on = 0, false
 	return l.drop()
 }
 
@@ -191,6 +194,7 @@ func (l *level) leave(ctx context.Context, c *v2) error {
 		return ignoreGone(l.relend(ctx))
 	}
 	l.fs.sampler.remove(l)
+	clear(l.scores.reasons)
 	l.scores.shields = 0 // whatever they were for, the kernel decides from here on
 	return ignoreGone(errors.Join(l.standDown(), l.undoLimits()))
 }
@@ -201,6 +205,12 @@ func (l *level) finish() error {
 	defer l.mu.Unlock()
 	if l.rec == nil || l.held() {
 		return nil
+	}
+	if !l.rec.empty() { // an outer guard looked for newcomers meanwhile
+		clear(l.scores.reasons)
+		if err := ignoreGone(l.undoLimits()); err != nil {
+			return err
+		}
 	}
 	return ignoreGone(l.disown())
 }
@@ -230,6 +240,13 @@ func (l *level) look() error {
 	l.high, err = l.readLimit(fileHigh)
 	l.soft = l.high
 	return err
+}
+
+// limited reports whether there is a limit now.
+func (l *level) limited() bool {
+	limit, err := l.readLimit(fileMax)
+	_, limited := limit.Bytes()
+	return err == nil && limited
 }
 
 func (l *level) readLimit(name string) (policy.Limit, error) {

@@ -96,6 +96,60 @@ func TestKernelV2PodOfTwo(t *testing.T) {
 	}
 }
 
+// A container that is held while its pod's guard stands takes over what is known
+// of its scores: it has them again when all is undone.
+func TestKernelV2HeldUnderAGuard(t *testing.T) {
+	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
+	pod := testkit.Tree(t, testkit.Options{Limit: 128 * mib})
+	near, other := pod.Child("near", testkit.Options{}), pod.Child("other", testkit.Options{Limit: 64 * mib})
+	sleeper := other.Start(testkit.Load{Kind: testkit.Sleep})
+	setScore(t, sleeper.Pid, 300)
+	child := near.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 110 * mib})
+	g := newGuard(t)
+	c := g.arm(near)
+	testkit.Eventually(t, "the pod is guarded", func() bool {
+		return child.Done() && c.Status().State == cgroup.Guarded && score(t, sleeper.Pid) == -1000
+	})
+	o, err := g.Get(other.Path)
+	must(t, err)
+	for _, change := range []func() error{
+		func() error { return o.Freeze(t.Context()) },
+		func() error { return o.Borrow(t.Context(), 16*mib) },
+	} {
+		must(t, change())
+		must(t, c.Disarm(t.Context()))
+		must(t, o.Disarm(t.Context()))
+		if got := score(t, sleeper.Pid); got != 300 {
+			t.Errorf("oom_score_adj %d when all was undone, want 300", got)
+		}
+		for _, group := range []*testkit.Group{pod, near, other} {
+			if r := group.Record(); r != "" {
+				t.Errorf("%s: a record is left: %s", group.Path, r)
+			}
+		}
+		g.arm(near)
+		testkit.Eventually(t, "the pod is guarded again", func() bool { return score(t, sleeper.Pid) == -1000 })
+	}
+}
+
+// A guard goes with the limit that it was for.
+func TestKernelV2LimitRemovedWhileGuarded(t *testing.T) {
+	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
+	group := testkit.Tree(t, testkit.Options{Limit: 128 * mib})
+	child := group.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 118 * mib})
+	g := newGuard(t)
+	c := g.arm(group)
+	testkit.Eventually(t, "it is guarded", func() bool { return child.Done() && c.Status().State == cgroup.Guarded })
+	group.Write("memory.max", "max")
+	testkit.Eventually(t, "the guard is gone", func() bool {
+		return c.Status().State != cgroup.Guarded && score(t, child.Pid) == 0 && group.Read("memory.high") == "max"
+	})
+	group.SetLimit(128 * mib)
+	testkit.Eventually(t, "it is guarded again", func() bool { return c.Status().State == cgroup.Guarded })
+	must(t, c.Disarm(t.Context()))
+	checkUntouched(t, group, 128*mib)
+}
+
 // Where a container that nobody guards fills the pod, the kernel decides.
 func TestKernelV2PodNotOurs(t *testing.T) {
 	testkit.Need(t, testkit.V2Memory, testkit.SysResource)

@@ -102,5 +102,5 @@ func (l *level) carry() {
 // stuck reports whether the limit has been hit for a while and still is.
 func (l *level) stuck(now time.Time) bool {
 	first, last := l.firstOf.Load(), l.hit.Load()
-	return first != 0 && now.Sub(time.Unix(0, first)) > stuckAfter && now.Sub(time.Unix(0, last)) < 2*time.Second
+	return first != 0 && now.Sub(time.Unix(0, first)) > stuckAfter && now.Sub(time.Unix(0, last)) < rowGap
 }

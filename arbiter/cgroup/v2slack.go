@@ -64,7 +64,7 @@ func (c *v2) slacken(ctx context.Context) error {
 		l.mu.Lock()
 		n, limited := l.limit.Bytes()
 		if s := l.stakes[c]; s != nil && limited && l.rec != nil {
-			s.slack = s.room() + slackOf(n)
+			s.slack = max(s.borrowed, s.granted) + slackOf(n)
 			errs = append(errs, l.relend(ctx), l.liftHigh())
 		}
 		l.mu.Unlock()
