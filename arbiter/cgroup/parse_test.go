@@ -154,6 +154,16 @@ func TestRecordOurs(t *testing.T) {
 			t.Errorf("%s is ours: %v", shown, got)
 		}
 	}
+	// Usage above the limit: the kernel takes a raise from there on only.
+	r.intendNudge("memory.limit_in_bytes", 2065536, 2999424)
+	for _, shown := range []string{"2004096", "2065536", "2999424", "3060864"} {
+		if !f.ours(shown) {
+			t.Errorf("%s is not ours", shown)
+		}
+	}
+	if f.ours("3064960") {
+		t.Error("one too far is ours")
+	}
 	for i := range 100 { // the history is bounded, and keeps the newest
 		r.intend("memory.limit_in_bytes", "0", strings.Repeat("9", i+1))
 	}

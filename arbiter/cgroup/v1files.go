@@ -15,6 +15,7 @@ const (
 	fileLimit      = "memory.limit_in_bytes"
 	fileMemsw      = "memory.memsw.limit_in_bytes" // memory and swap; absent without swap accounting
 	fileUsage      = "memory.usage_in_bytes"
+	fileMemswUsage = "memory.memsw.usage_in_bytes"
 	filePeak       = "memory.max_usage_in_bytes"
 	fileStat       = "memory.stat"
 	fileEvents     = "cgroup.event_control"

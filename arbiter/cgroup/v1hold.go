@@ -241,17 +241,40 @@ func (n *nudger) raise(level *node) (bool, error) {
 	case level.dir.setLimits(shown, before) == nil:
 		shown = before // only a raise wakes, and so the room stays one page
 	}
-	want := shown
-	want.memory += nudgeBytes
-	want.memsw = max(want.memsw, want.memory)
+	want, err := level.dir.nudged(shown)
+	if err != nil {
+		return false, err
+	}
 	if err := level.noteNudge(shown, want); err != nil {
 		return false, err
 	}
-	if err := level.dir.setLimits(shown, want); err != nil {
+	err = level.dir.setLimits(shown, want)
+	if errors.Is(err, ErrUsage) {
+		return true, nil // it grew meanwhile: the next nudge looks again
+	}
+	if err != nil {
 		return false, err
 	}
 	n.c.fs.changed("limit nudged", level.dir.path)
 	return true, nil
+}
+
+// nudged is the smallest raise of shown that the kernel takes. It refuses one
+// that usage does not fit under, and an allocation of the kernel's own that
+// may not fail is charged above the limit (__GFP_NOFAIL).
+func (d *dir) nudged(shown limits) (limits, error) {
+	usage, err := d.number(fileUsage)
+	if err != nil {
+		return limits{}, err
+	}
+	want := shown
+	want.memory = max(shown.memory, usage) + nudgeBytes
+	want.memsw = max(shown.memsw, want.memory)
+	if shown.hasMemsw && shown.memsw < noLimitBytes {
+		usage, err = d.number(fileMemswUsage)
+		want.memsw = max(want.memsw, usage)
+	}
+	return want, err
 }
 
 // noteNudge puts the nudge on the record, together with those that may follow.
@@ -267,18 +290,19 @@ func (n *node) noteNudge(shown, want limits) error {
 }
 
 // intendNudge makes room for want in the nudges of a file, and reports whether
-// the record changed.
+// the record changed. Values between shown and want are nobody else's: the
+// kernel takes no limit below usage.
 func (r *Record) intendNudge(name string, shown, want uint64) bool {
 	f := r.Fields[name]
 	if f != nil && f.ours(strconv.FormatUint(want, 10)) {
 		return false
 	}
-	if f == nil || f.NudgeTo != shown {
+	if f == nil || shown <= f.NudgeFrom || shown > f.NudgeTo {
 		r.intend(name, strconv.FormatUint(shown, 10), strconv.FormatUint(want, 10))
 		f = r.Fields[name]
 		f.NudgeFrom = shown
 	}
-	f.NudgeTo = shown + nudgeRange*nudgeBytes
+	f.NudgeTo = want + (nudgeRange-1)*nudgeBytes
 	return true
 }
 
