@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -221,11 +222,11 @@ func runChild(spec string) {
 	if n, _ := os.Stdin.Read(b[:]); n == 0 {
 		return // the test is gone
 	}
+	// At the limit no thread can be made, and the runtime dies of that.
+	makeThreads(l.Threads + spareThreads)
 	switch l.Kind {
 	case Anon:
 		l.Threads = max(l.Threads, 1)
-		// All threads exist before the first page is touched: at the limit
-		// none can be made.
 		var ready atomic.Int64
 		for i := range l.Threads - 1 {
 			go l.touch(p, uint64(i+1), &ready)
@@ -245,6 +246,20 @@ func runChild(spec string) {
 	stand()
 }
 
+// spareThreads are for the runtime, which hands the work of a thread that is
+// long in a system call to another one.
+const spareThreads = 8
+
+// makeThreads makes the runtime own n more idle threads.
+func makeThreads(n int) {
+	var made atomic.Int64
+	var ended sync.WaitGroup
+	for range n {
+		ended.Go(func() { gather(&made, n); runtime.UnlockOSThread() })
+	}
+	ended.Wait()
+}
+
 func stand() {
 	for {
 		_ = unix.Pause()
@@ -254,10 +269,10 @@ func stand() {
 const page = 4096
 
 // gather waits, on a thread of its own, until all threads do.
-func (l Load) gather(ready *atomic.Int64) {
+func gather(ready *atomic.Int64, all int) {
 	runtime.LockOSThread()
 	ready.Add(1)
-	for ready.Load() < int64(l.Threads) {
+	for ready.Load() < int64(all) {
 		_ = unix.Nanosleep(&unix.Timespec{Nsec: 100_000}, nil)
 	}
 }
@@ -265,7 +280,7 @@ func (l Load) gather(ready *atomic.Int64) {
 // touch takes new pages one by one, each with its own number in it.
 func (l Load) touch(p *progress, thread uint64, ready *atomic.Int64) {
 	chunks := [][]byte{l.chunk(p)}
-	l.gather(ready)
+	gather(ready, l.Threads)
 	own := uint64(0)
 	for most := l.Ceiling / uint64(l.Threads) / page; l.Ceiling == 0 || own < most; {
 		if own > 0 && own*page%chunk == 0 {
