@@ -10,9 +10,12 @@ import (
 )
 
 // maxHole is the longest stretch of never-touched memory that the file shows
-// as a hole. Longer ones are left out of the file (the segment says how long
-// the mapping is): a core with a terabyte of holes is a burden to everything
-// that copies, sums or compresses it.
+// as a hole. The rest of a longer one is left out of the file (the segment
+// says how long the mapping is): a core with a terabyte of holes is a burden
+// to everything that copies, sums or compresses it. The first maxHole bytes of
+// it stay, since what was held at its limit often was about to go there:
+// HotSpot's debugger takes memory that is not in the file for unreadable, not
+// for zero, and breaks off within the array that ends there.
 const maxHole = 64 << 20
 
 // An image is everything about a process that its core is made from, taken
@@ -217,15 +220,15 @@ func overlay(data, mapped []span) []span {
 	return out
 }
 
-// split makes the segments of a mapping. What follows the last span by more
-// than maxHole, and what lies between two by more, is not in the file.
+// split makes the segments of a mapping. What follows a span by more than
+// maxHole is not in the file.
 func split(v *vma, spans []span) []segment {
 	var segments []segment
 	cur := segment{vma: v, start: v.Start}
 	end := v.Start
 	for _, s := range spans {
 		if s.Start-end > maxHole {
-			cur.fileSize, cur.memSize = end-cur.start, s.Start-cur.start
+			cur.fileSize, cur.memSize = cur.until(end), s.Start-cur.start
 			segments = append(segments, cur)
 			cur = segment{vma: v, start: s.Start}
 		}
@@ -233,11 +236,18 @@ func split(v *vma, spans []span) []segment {
 		end = s.End
 	}
 	cur.memSize = v.End - cur.start
-	cur.fileSize = end - cur.start
-	if tail := v.End - end; len(spans) > 0 && tail <= maxHole && !v.file() {
-		cur.fileSize = cur.memSize
-	}
+	cur.fileSize = min(cur.until(end), cur.memSize)
 	return append(segments, cur)
+}
+
+// until is the size in the file of a segment whose last span ends at end. What
+// a file's mapping has not there is no zeros.
+func (s segment) until(end uint64) uint64 {
+	size := end - s.start
+	if len(s.spans) > 0 && !s.vma.file() {
+		size += maxHole
+	}
+	return size
 }
 
 // urgency orders what is written: first what a debugger needs to show any

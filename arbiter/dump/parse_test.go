@@ -123,8 +123,8 @@ func TestSplitLeavesLongHolesOut(t *testing.T) {
 		want  []part
 	}{
 		{"never touched", nil, []part{{v.Start, 0, 4 << 30}}},
-		{"begin", []span{page(0)}, []part{{v.Start, pageSize, 4 << 30}}},
-		{"both ends", []span{page(0), page(4<<30 - pageSize)}, []part{{v.Start, pageSize, 4<<30 - pageSize}, {v.Start + 4<<30 - pageSize, pageSize, pageSize}}},
+		{"begin", []span{page(0)}, []part{{v.Start, pageSize + maxHole, 4 << 30}}},
+		{"both ends", []span{page(0), page(4<<30 - pageSize)}, []part{{v.Start, pageSize + maxHole, 4<<30 - pageSize}, {v.Start + 4<<30 - pageSize, pageSize, pageSize}}},
 		{"short holes", []span{page(4<<30 - 2*maxHole), page(4<<30 - maxHole)}, []part{{v.Start, 0, 4<<30 - 2*maxHole}, {v.Start + 4<<30 - 2*maxHole, 2 * maxHole, 2 * maxHole}}},
 	} {
 		var got []part
