@@ -273,7 +273,7 @@ func (e *Engine) rulesFor(ct *container, limit policy.Limit) ([]*policy.Rule, []
 
 // armOptions is what the rules together need of the guard.
 func armOptions(rules []*policy.Rule) cgroup.ArmOptions {
-	var o cgroup.ArmOptions
+	o := cgroup.ArmOptions{NotAtLimit: true}
 	for _, r := range rules {
 		if r.Mode == policy.Off {
 			continue
@@ -285,6 +285,7 @@ func armOptions(rules []*policy.Rule) cgroup.ArmOptions {
 		switch r.Trigger.On {
 		case policy.OnLimit:
 			o.Observe = o.Observe || !enforce
+			o.NotAtLimit = o.NotAtLimit && !enforce
 		case policy.OnPressure:
 			o.PressureOver, o.PressurePercent = r.Trigger.Over, max(r.Trigger.Some, r.Trigger.Full)
 			o.PressureFull = r.Trigger.Full > 0

@@ -239,17 +239,19 @@ func (e *Engine) letGo(ctx context.Context, cts []*container, why string) error 
 			return fmt.Errorf("case %s does not end: %w", c.id, ctx.Err())
 		}
 	}
+	var errs []error
 	for _, ct := range cts {
 		if ct.cg == nil {
 			continue
 		}
 		if err := ct.cg.Disarm(ctx); err != nil && !isGone(err) {
-			return fmt.Errorf("disarm %s: %w", ct.id, err)
+			errs = append(errs, fmt.Errorf("disarm %s: %w", ct.id, err))
+			continue
 		}
 		e.ungranted(ct)
 		e.queue.add(ct.id.Cgroup)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Reload reads the policy anew. A policy with errors changes nothing.

@@ -239,7 +239,7 @@ func (c *Case) giveBack(ctx context.Context) event {
 	err := c.ct.cg.Disarm(ctx)
 	if err != nil && !errors.Is(err, cgroup.ErrGone) {
 		c.log.Error("disarm", "error", err)
-		_, err = c.e.fs.Release(ctx, cgroup.ReleaseOptions{Path: c.of.Cgroup, Force: true})
+		_, err = c.e.fs.Release(ctx, cgroup.ReleaseOptions{Path: c.of.Cgroup, Only: true, Force: true})
 		if err != nil {
 			c.log.Error("release", "error", err)
 		}

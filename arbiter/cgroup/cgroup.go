@@ -61,15 +61,15 @@ type Cgroup interface {
 	Guarded(ctx context.Context, f func() error) error
 
 	// Borrow sets the limit, and that of every ancestor that binds, to its
-	// original plus bytes, outermost first. Bytes replaces what was borrowed
-	// before. Borrowed room is always given back.
+	// original plus what was granted plus bytes, outermost first. Bytes
+	// replaces what was borrowed before. Borrowed room is always given back.
 	Borrow(ctx context.Context, bytes uint64) error
 	// Restore gives borrowed and granted room back. ErrUsage if usage does not
 	// fit: then the limit is lowered as far as usage allows, and the caller
 	// tries again later (or, for borrowed room, kills).
 	Restore(ctx context.Context) error
 	// Grant is Borrow for a resume verdict: bytes above the original limit
-	// that may outlive the case. On Disarm it is lowered if usage fits; else
+	// that may outlive the case, instead of all that was lent before. On Disarm it is lowered if usage fits; else
 	// it is left and the record dropped.
 	Grant(ctx context.Context, bytes uint64) error
 
@@ -86,6 +86,10 @@ type ArmOptions struct {
 	// Hold asks for a guard: limit events, and a kernel that does not kill
 	// first. Without it the cgroup is only watched (samples).
 	Hold bool
+	// NotAtLimit says that the guard is for other triggers' holds: nobody
+	// answers EventLimit with one. Where there are no scores to guard with
+	// (v2), the cgroup is not stopped before its limit then.
+	NotAtLimit bool
 	// Observe asks for EventLimit without a guard: nothing in the kernel is
 	// changed and the kernel decides as ever (v1: the eventfd without the
 	// flag; v2: oom in memory.events). Ignored where Hold is set.

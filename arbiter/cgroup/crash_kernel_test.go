@@ -120,6 +120,7 @@ func ignoreUsage(err error) error {
 type crashSite struct {
 	pod, ctr *testkit.Group
 	leak     *testkit.Child
+	other    *testkit.Child // of the same pod
 	stages   []string
 	killed   bool
 	granting bool // room was being granted: it stays where usage needs it
@@ -132,6 +133,7 @@ func crashAt(t *testing.T, n int, o testkit.Options) *crashSite {
 	s.pod = testkit.Tree(t, testkit.Options{Limit: 48 * mib, NoFreezer: o.NoFreezer})
 	o.Limit = 48 * mib
 	s.ctr = s.pod.Child("ctr", o)
+	s.other = s.pod.Child("other", o).Start(testkit.Load{Kind: testkit.Sleep})
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", crashEnv, n, s.ctr.Path))
 	out := &syncBuffer{}
@@ -195,6 +197,9 @@ func (s *crashSite) check(t *testing.T, ctrLimit uint64) {
 	// and the kernel kills it.
 	if ctrLimit == 48*mib {
 		s.leak.Await()
+	}
+	if s.other.Exited() {
+		t.Error("another one of the pod was killed")
 	}
 	if state := s.leak.State(); state == 'T' || state == 'D' {
 		t.Errorf("the leak is in state %c", state)

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -89,10 +90,13 @@ func (s *FS) DropGuards(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	var errs []error
-	for _, g := range open {
-		errs = append(errs, ignoreGone(g.dropGuard(ctx)))
+	// Side by side: one that is being killed keeps the others waiting.
+	errs := make([]error, len(open))
+	var all sync.WaitGroup
+	for i, g := range open {
+		all.Go(func() { errs[i] = ignoreGone(g.dropGuard(ctx)) })
 	}
+	all.Wait()
 	return errors.Join(errs...)
 }
 

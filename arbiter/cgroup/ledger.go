@@ -28,7 +28,7 @@ func (l *ledger) claim() error {
 	}
 	stale, err := l.dir.record()
 	if err == nil && stale != nil {
-		_, err = l.fs.undo(l.dir, stale)
+		_, err = l.fs.undo(l.dir, stale, true)
 	}
 	if err != nil {
 		k.unlock()

@@ -57,8 +57,9 @@ func parsePids(b []byte) ([]int, error) {
 
 // procStat is what identifies a process and tells what it does.
 type procStat struct {
-	state byte   // R, S, D, T, Z...
-	start uint64 // clock ticks since boot
+	state  byte // R, S, D, T, Z...
+	parent int
+	start  uint64 // clock ticks since boot
 }
 
 // readStat reads /proc/PID/stat of a process or, with path PID/task/TID, of a
@@ -88,7 +89,11 @@ func parseStat(b []byte) (procStat, error) {
 	if err != nil {
 		return procStat{}, fmt.Errorf("parse stat: start time %q", f[19])
 	}
-	return procStat{state: f[0][0], start: start}, nil
+	parent, err := strconv.Atoi(string(f[1]))
+	if err != nil {
+		return procStat{}, fmt.Errorf("parse stat: parent %q", f[1])
+	}
+	return procStat{state: f[0][0], parent: parent, start: start}, nil
 }
 
 func processGone(err error) error {

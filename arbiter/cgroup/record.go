@@ -92,10 +92,10 @@ type Moved struct {
 }
 
 // ScoreRecord tells which oom_score_adj the tasks had: Base, but for those
-// that Except names. Only tasks that read −1000 are touched; newcomers, which
-// inherited −1000, get the base.
+// that Except names. Newcomers, which inherited −1000, get the base.
 type ScoreRecord struct {
 	Base   int     `json:"base"`
+	Since  uint64  `json:"since,omitempty"` // clock ticks since boot, when the first was changed
 	Except []Score `json:"except,omitempty"`
 }
 

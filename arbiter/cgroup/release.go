@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ const releaseWait = 2 * time.Second
 type ReleaseOptions struct {
 	// Path is released together with its ancestors and all its descendants.
 	Path string
+	// Only leaves the ancestors out: whoever else shares them stays guarded.
+	Only bool
 	// All releases the whole tree; Path is not used.
 	All bool
 	// Force also undoes what a live daemon owns.
@@ -41,8 +44,11 @@ type ReleaseReport struct {
 func (s *FS) Release(ctx context.Context, o ReleaseOptions) (ReleaseReport, error) {
 	top := "/"
 	if !o.All {
+		top = filepath.Clean("/" + o.Path)
+	}
+	if !o.All && !o.Only {
 		var err error
-		if top, err = s.topRecorded(filepath.Clean("/" + o.Path)); err != nil {
+		if top, err = s.topRecorded(top); err != nil {
 			return ReleaseReport{}, ignoreGone(err)
 		}
 	}
@@ -52,7 +58,10 @@ func (s *FS) Release(ctx context.Context, o ReleaseOptions) (ReleaseReport, erro
 	}
 	defer d.close()
 	r := release{fs: s, force: o.Force}
-	err = r.dir(ctx, d, inherited{})
+	if s.version == 2 {
+		err = r.scores(d)
+	}
+	err = errors.Join(err, r.dir(ctx, d, inherited{}))
 	return r.report, err
 }
 
@@ -120,7 +129,7 @@ func (r *release) dir(ctx context.Context, d *dir, in inherited) error {
 			in.keep = append(in.keep, path.Join(d.path, rel))
 		}
 	}
-	left, err := r.fs.undo(d, rec)
+	left, err := r.fs.undo(d, rec, false)
 	r.report.Left = append(r.report.Left, left...)
 	err = errors.Join(ignoreGone(err), r.children(ctx, d, in))
 	left, late := r.fs.undoLate(ctx, d, rec)
@@ -138,10 +147,19 @@ func (r *release) dir(ctx context.Context, d *dir, in inherited) error {
 }
 
 func (r *release) children(ctx context.Context, d *dir, in inherited) error {
+	return eachChild(d, func(c *dir) error { return r.dir(ctx, c, in) })
+}
+
+// eachChild calls f for every directory in d that is not gone meanwhile.
+func eachChild(d *dir, f func(*dir) error) error {
 	names, err := d.children()
 	if err != nil {
 		return ignoreGone(err)
 	}
+	return eachNamed(d, names, f)
+}
+
+func eachNamed(d *dir, names []string, f func(*dir) error) error {
 	var errs []error
 	for _, name := range names {
 		c, err := d.child(name)
@@ -149,10 +167,54 @@ func (r *release) children(ctx context.Context, d *dir, in inherited) error {
 			errs = append(errs, ignoreGone(err))
 			continue
 		}
-		errs = append(errs, r.dir(ctx, c, in))
+		errs = append(errs, f(c))
 		c.close()
 	}
 	return errors.Join(errs...)
+}
+
+// scores gives all processes of the tree their scores back before any limit is
+// lowered. Whoever gets it first is alone to be killed for a moment, if a limit
+// is hit: the largest, as the kernel would choose.
+func (r *release) scores(d *dir) error {
+	rec, err := d.record()
+	if err != nil {
+		return ignoreGone(err)
+	}
+	names, err := d.children()
+	if err != nil {
+		return ignoreGone(err)
+	}
+	if rec == nil || rec.Scores == nil {
+		return eachNamed(d, names, r.scores)
+	}
+	size := map[string]uint64{}
+	err = eachNamed(d, names, func(c *dir) error {
+		size[path.Base(c.path)], _ = c.number(fileCurrent)
+		return nil
+	})
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(size[b], size[a]) })
+	return errors.Join(err, eachNamed(d, names, r.scores), ignoreGone(r.scoresOf(d)))
+}
+
+// scoresOf undoes the scores of d's own record.
+func (r *release) scoresOf(d *dir) error {
+	l, err := tryLock(d)
+	if errors.Is(err, ErrLocked) && !r.force {
+		return nil
+	}
+	if err != nil && !errors.Is(err, ErrLocked) {
+		return err
+	}
+	defer l.unlock()
+	rec, err := d.record()
+	if err != nil || rec == nil {
+		return err
+	}
+	if err := r.fs.undoScores(d, rec); err != nil {
+		return err
+	}
+	return d.setRecord(rec)
 }
 
 // clearFlag clears the out-of-memory flag of a directory without a record
@@ -171,9 +233,10 @@ func (r *release) clearFlag(d *dir, in inherited) error {
 // undo puts back what rec says, in the order in which the kernel can take
 // over at any moment: first its right to kill, then the limits, and the thaw
 // last. What is done is taken off rec, and rec is written back; left tells in
-// sentences what was given up.
-func (s *FS) undo(d *dir, rec *Record) (left []string, err error) {
-	left, err = s.undoFields(d, rec)
+// sentences what was given up. A version 2 limit that usage does not fit under
+// stays on it, unless it is late.
+func (s *FS) undo(d *dir, rec *Record, late bool) (left []string, err error) {
+	left, err = s.undoFields(d, rec, late)
 	if rec.Freeze != nil {
 		if thaw := s.letGo(rec.Freeze); thaw != nil {
 			err = errors.Join(err, thaw)
@@ -186,9 +249,9 @@ func (s *FS) undo(d *dir, rec *Record) (left []string, err error) {
 }
 
 // undoFields undoes the kernel files of rec.
-func (s *FS) undoFields(d *dir, rec *Record) (left []string, err error) {
+func (s *FS) undoFields(d *dir, rec *Record, late bool) (left []string, err error) {
 	if s.version == 2 {
-		return s.undoV2(d, rec)
+		return s.undoV2(d, rec, late)
 	}
 	return s.undoV1(d, rec)
 }
@@ -203,7 +266,7 @@ func (s *FS) undoLate(ctx context.Context, d *dir, rec *Record) (left []string, 
 	defer cancel()
 	for len(rec.Fields) > 0 && ctx.Err() == nil {
 		pause(ctx, 10*time.Millisecond)
-		if left, err = s.undoFields(d, rec); err != nil {
+		if left, err = s.undoFields(d, rec, true); err != nil {
 			break
 		}
 	}

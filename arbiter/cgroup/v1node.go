@@ -176,7 +176,7 @@ func (n *node) leave(c *v1) error {
 		}
 	default:
 		var left []string
-		left, err = n.fs.undo(n.dir, n.rec)
+		left, err = n.fs.undo(n.dir, n.rec, false)
 		n.report(left)
 	}
 	if len(n.members) == 0 {

@@ -232,9 +232,38 @@ func (c *v2) stateChanged() {
 		c.fs.emit(Event{Kind: EventEmpty, Cgroup: c, At: time.Now()})
 		c.fs.sampler.hurry(aliveKey{c}, sampleSoonest)
 	}
-	if last.frozen != e.frozen && e.frozen != c.wantFrozen.Load() && !c.killing.Load() && c.overruled() {
-		c.fs.emit(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: fmt.Sprintf("somebody else made cgroup.freeze=%d", flag(e.frozen))})
+	if e.frozen == c.wantFrozen.Load() || c.killing.Load() || !c.overruled() {
+		return
 	}
+	switch {
+	case !e.frozen: // whatever was seen last: notices coalesce
+		go c.thawedByOthers()
+	case !last.frozen:
+		c.fs.emit(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: "somebody else made cgroup.freeze=1"})
+	}
+}
+
+// thawedByOthers ends a hold that somebody else has ended: what runs is guarded
+// again, and its limit is news.
+func (c *v2) thawedByOthers() {
+	l := c.self
+	l.mu.Lock()
+	thawed := c.wantFrozen.Load() && c.overruled() && l.rec != nil && l.rec.Freeze != nil && !l.scores.doomed
+	if thawed {
+		c.wantFrozen.Store(false)
+		l.rec.Freeze = nil
+		l.complain(l.save())
+	}
+	l.mu.Unlock()
+	if !thawed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	l.complain(c.ready(ctx))
+	c.setHeld(false)
+	c.quiet.Store(false)
+	c.fs.emitSoon(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: "somebody else made cgroup.freeze=0"})
 }
 
 // overruled reports whether cgroup.freeze says other than what we want. While
@@ -242,13 +271,6 @@ func (c *v2) stateChanged() {
 func (c *v2) overruled() bool {
 	v, err := c.self.dir.value(fileFreeze)
 	return err == nil && (v == "1") != c.wantFrozen.Load()
-}
-
-func flag(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // Disarm undoes everything: scores and limits from the outside in, and the
@@ -271,8 +293,10 @@ func (c *v2) disarm(ctx context.Context) error {
 	defer c.quiet.Store(false)
 	c.killing.Store(true) // what the kernel does from here on is no escape
 	defer c.killing.Store(false)
-	_ = c.setResting(false) // leave tells of errors
 	var errs []error
+	for _, l := range c.chain {
+		errs = append(errs, l.yield(c))
+	}
 	for _, l := range slices.Backward(c.chain) {
 		errs = append(errs, l.leave(ctx, c))
 	}

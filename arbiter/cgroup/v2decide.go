@@ -139,6 +139,7 @@ const (
 	lowerHigh
 	standGuard
 	letGo
+	surrender
 )
 
 // onHigh decides when memory.high was passed: by page cache, which the kernel

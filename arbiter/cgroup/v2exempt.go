@@ -15,12 +15,13 @@ type exemption struct {
 	reasons map[*level]bool // guarded levels, this one or outer ones
 	shields int             // writes and foreign reads under way that may charge
 	resting bool            // frozen: nothing charges, so the reasons rest
+	crowded bool            // they do not: others charge to a limit that is guarded
 	doomed  bool            // being killed
 	on      bool
 }
 
 func (e *exemption) wanted() bool {
-	return !e.doomed && (e.shields > 0 || len(e.reasons) > 0 && !e.resting)
+	return !e.doomed && (e.shields > 0 || len(e.reasons) > 0 && (!e.resting || e.crowded))
 }
 
 // settle makes the scores what the exemption wants. Called again while it is
@@ -91,13 +92,14 @@ func (d *dir) pidsBut(skip func(*dir) bool) ([]int, error) {
 }
 
 // eachOfFamily calls f for l, whose mu is held, and for every level inside it,
-// with its mu held: the innermost first when guards go up, the outermost first
-// when they come down. What is guarded for its own sake is never the only one
-// left to kill.
+// with its mu held: the innermost first when guards go up, and as comingDown
+// says when they come down.
 func (l *level) eachOfFamily(up bool, f func(*level) error) error {
 	all := l.family()
 	if up {
 		slices.Reverse(all)
+	} else {
+		l.comingDown(all)
 	}
 	var errs []error
 	for _, n := range all {
@@ -112,6 +114,29 @@ func (l *level) eachOfFamily(up bool, f func(*level) error) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// comingDown orders a family, given from the outside in, for the end of an
+// exemption. Whoever is first is alone to be killed for a moment, if the limit
+// is being hit: the one that grew, with everything inside it.
+func (l *level) comingDown(all []*level) {
+	if len(all) == 1 {
+		return
+	}
+	grower := l.grower()
+	if grower == l.dir.path {
+		return
+	}
+	grew := func(n *level) bool { return within(n.dir.path, grower) }
+	slices.SortStableFunc(all, func(a, b *level) int {
+		switch {
+		case grew(a) == grew(b):
+			return 0
+		case grew(a):
+			return -1
+		}
+		return 1
+	})
 }
 
 // shield exempts everything that l's limit binds while f runs: f does what may
@@ -178,7 +203,36 @@ func (l *level) rescan() error {
 func (l *level) rescanAll() error {
 	return l.eachOfFamily(true, func(n *level) error {
 		n.scores.reasons[l] = true
+		if n.scores.resting && !n.scores.crowded {
+			n.scores.crowded = n != l && l.crowds(n.dir.path)
+		}
 		return n.settle()
+	})
+}
+
+// crowds reports whether others than path, one of those below l, may charge to
+// l's limit: with everything else exempt, the kernel would kill there.
+func (l *level) crowds(path string) bool {
+	for other, usage := range l.usages() {
+		if !within(path, other) && usage > neighbourBytes {
+			return true
+		}
+	}
+	return false
+}
+
+// surrender lets the kernel decide at l's limit, and does not keep it from
+// that for a while. The guards further inside go as well: what they leave to
+// be killed is never what filled l. Only what is frozen keeps its own. l.mu is
+// held.
+func (l *level) surrender(now time.Time) error {
+	return l.eachOfFamily(false, func(n *level) error {
+		if n.scores.resting {
+			return nil
+		}
+		n.barred = now.Add(barredFor)
+		delete(n.scores.reasons, l)
+		return errors.Join(n.standDown(), n.setHigh(n.soft))
 	})
 }
 

@@ -126,7 +126,10 @@ func (l *level) react() {
 			l.quietly()
 			return onCache(b, &l.trail, r)
 		}
-		high, _ := l.high.Bytes()
+		high, set := l.high.Bytes()
+		if !set { // lifted by a guard that may not be put up again
+			return l.consider(b, r)
+		}
 		move := onHigh(b, high, &l.trail, r)
 		if move.kind == stay {
 			l.quietly()
@@ -243,6 +246,8 @@ func (l *level) apply(b band, m guardMove, r reading) error {
 	case letGo:
 		// High first: from here on it tells again, whatever comes.
 		return errors.Join(l.setHigh(policy.LimitOf(l.underSoft(m.high))), l.standDown())
+	case surrender:
+		return l.surrender(r.at)
 	}
 	return nil
 }
@@ -269,10 +274,10 @@ func (l *level) arm(now time.Time) error {
 	}
 	l.trail.add(r)
 	switch {
-	case l.always() && mayExempt():
-		return l.standGuard(now, "guard is always on")
 	case l.guarded:
 		return nil
+	case l.always() && mayExempt():
+		return l.apply(b, guardMove{kind: standGuard, why: "guard is always on"}, r)
 	case r.real+b.tolerance() >= b.top && mayExempt():
 		return l.apply(b, guardMove{kind: standGuard, why: "near its limit when it was armed"}, r)
 	}

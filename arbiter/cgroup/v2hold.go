@@ -170,7 +170,7 @@ func (c *v2) setResting(resting bool) error {
 	l := c.self
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.scores.resting = resting
+	l.scores.resting, l.scores.crowded = resting, false
 	if l.rec == nil {
 		return nil
 	}
@@ -179,17 +179,7 @@ func (c *v2) setResting(resting bool) error {
 
 // crowded reports whether others run under a limit that c is guarded at.
 func (c *v2) crowded() bool {
-	for _, l := range c.chain[1:] {
-		if !l.up.Load() {
-			continue
-		}
-		for path, usage := range l.usages() {
-			if !within(c.path, path) && usage > neighbourBytes {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.chain[1:], func(l *level) bool { return l.up.Load() && l.crowds(c.path) })
 }
 
 func (c *v2) setHeld(held bool) {
@@ -255,12 +245,17 @@ func (c *v2) selfThaw() error {
 	return l.save()
 }
 
+var errNoGuards = errors.New("the node is short of memory: nothing may be hidden from its out-of-memory killer")
+
 // Guarded protects c, frozen or not, against the kernel kills that a foreign
 // charge would cause: reading pages of a shared mapping that nobody touched
 // yet, or swapped ones, charges the container.
 func (c *v2) Guarded(ctx context.Context, f func() error) error {
 	if !mayExempt() {
 		return c.guardedBySlack(ctx, f)
+	}
+	if c.fs.noGuards.Load() {
+		return fmt.Errorf("guard %s: %w", c.path, errNoGuards)
 	}
 	levels := c.bound() // the same ones before and after
 	add := func(n int) error {

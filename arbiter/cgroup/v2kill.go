@@ -47,15 +47,10 @@ func (c *v2) Kill(ctx context.Context) error {
 	c.killing.Store(true)
 	defer c.killing.Store(false)
 	c.quiet.Store(true)
-	l := c.self
-	owned := c.own(l)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.scores.doomed = true
-	if err = errors.Join(owned, l.own()); err == nil {
-		err = errors.Join(c.verdict(ctx), c.endRest(ctx))
+	if err = c.condemn(); err == nil {
+		err = c.verdict(ctx)
 	}
-	err = errors.Join(err, c.awaitFreed(ctx), c.revive())
+	err = errors.Join(err, c.endRest(ctx), c.awaitFreed(ctx), c.revive())
 	c.ownKills()
 	if err := ignoreGone(err); err != nil {
 		return fmt.Errorf("kill %s: %w", c.path, err)
@@ -76,13 +71,24 @@ func (c *v2) ownKills() {
 	c.mu.Unlock()
 }
 
-// verdict makes the container exceed its limit. It needs no thaw. Tasks with a
-// score of −1000 would survive.
-func (c *v2) verdict(ctx context.Context) error {
+// condemn ends every exemption: tasks with a score of −1000 would survive.
+// Until revive, nobody else touches the level; its mu is free for those who
+// only pass by.
+func (c *v2) condemn() error {
 	l := c.self
-	if err := l.settle(); err != nil {
+	owned := c.own(l)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.scores.doomed = true
+	if err := errors.Join(owned, l.own()); err != nil {
 		return err
 	}
+	return l.settle()
+}
+
+// verdict makes the container exceed its limit. It needs no thaw.
+func (c *v2) verdict(ctx context.Context) error {
+	l := c.self
 	if n, err := l.dir.number(fileCurrent); err != nil || n <= 2*verdictLimit {
 		return err // too small to be killed for its size
 	}
@@ -112,6 +118,8 @@ func (c *v2) verdict(ctx context.Context) error {
 
 // force writes a file of the record, if the kernel has it.
 func (l *level) force(name, value string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	shown, err := l.dir.value(name)
 	if errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrGone) {
 		return nil
@@ -122,9 +130,6 @@ func (l *level) force(name, value string) error {
 	if name == fileMax {
 		shown = l.limit.String()
 	}
-	l.busy.Add(1)
-	defer l.busy.Add(-1)
-	defer l.fs.watch.settle()
 	l.rec.intend(name, shown, value)
 	if err := l.save(); err != nil {
 		return err
@@ -209,6 +214,8 @@ func (c *v2) awaitFreed(ctx context.Context) error {
 // revive puts back what the kill changed: the directory may be used again.
 func (c *v2) revive() error {
 	l := c.self
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.scores.doomed, l.scores.resting = false, false
 	if l.rec == nil {
 		return nil
@@ -225,7 +232,7 @@ func (c *v2) revive() error {
 	}
 	c.setHeld(false)
 	c.quiet.Store(false)
-	err = errors.Join(err, l.undoLimits())
+	err = errors.Join(err, l.undoLimits(true))
 	if l.held() {
 		return errors.Join(err, l.arm(time.Now()))
 	}

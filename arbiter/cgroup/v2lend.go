@@ -10,14 +10,14 @@ import (
 	"github.com/arbiterd/arbiter/policy"
 )
 
-// Borrow lends room for a while.
+// Borrow lends room for a while, on top of what was granted.
 func (c *v2) Borrow(ctx context.Context, bytes uint64) error {
 	return c.lend(ctx, "borrow", func(s *stake) { s.borrowed = bytes })
 }
 
-// Grant lends room for good.
+// Grant lends room for good, instead of what was borrowed and granted.
 func (c *v2) Grant(ctx context.Context, bytes uint64) error {
-	return c.lend(ctx, "grant", func(s *stake) { s.granted = bytes })
+	return c.lend(ctx, "grant", func(s *stake) { s.borrowed, s.granted = 0, bytes })
 }
 
 // Restore takes all room back.
@@ -96,10 +96,11 @@ func (l *level) relend(ctx context.Context) error {
 	var lent uint64
 	l.rec.Borrowed, l.rec.Granted = 0, 0
 	for _, s := range l.stakes {
-		lent = max(lent, s.room())
-		l.rec.Borrowed = max(l.rec.Borrowed, s.borrowed, s.slack)
-		l.rec.Granted = max(l.rec.Granted, s.granted)
+		lent += s.room()
+		l.rec.Borrowed += s.room() - s.granted
+		l.rec.Granted += s.granted
 	}
+	l.owing = false
 	want := n + pageFloor(lent)
 	shown, err := l.readLimit(fileMax)
 	if err != nil {
@@ -109,19 +110,37 @@ func (l *level) relend(ctx context.Context) error {
 	if !ok || now == want {
 		return nil
 	}
-	l.busy.Add(1)
-	defer l.busy.Add(-1)
-	defer l.fs.watch.settle()
 	if want > now {
 		err = l.setMax(want)
 	} else {
 		err = l.lower(ctx, now, want)
 	}
-	if err == nil || errors.Is(err, ErrUsage) {
+	l.owing = errors.Is(err, ErrUsage)
+	if err == nil || l.owing {
 		err = errors.Join(err, l.followMax())
 	}
 	return err
 }
+
+// repay lowers memory.max to what is lent once usage fits.
+func (l *level) repay() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, _ := l.limit.Bytes()
+	for _, s := range l.stakes {
+		n += s.room()
+	}
+	r, err := l.reading(time.Now())
+	if err != nil || !l.owing || l.rec == nil || l.scores.doomed || r.real+chargedAhead > n {
+		return
+	}
+	if err := l.relend(context.Background()); !errors.Is(err, ErrUsage) {
+		l.complain(err)
+	}
+}
+
+// chargedAhead is what the processors charge in advance: it comes and goes.
+const chargedAhead = 64 * pageBytes
 
 // setMax writes memory.max, from a thread that no signal interrupts.
 func (l *level) setMax(bytes uint64) error {
@@ -148,17 +167,16 @@ func (l *level) lower(ctx context.Context, now, want uint64) error {
 	if err != nil {
 		return err
 	}
-	const room = 64 * pageBytes // charged in advance by a processor, comes and goes
 	to := want
-	if r.real+room > want {
-		to = pageFloor(r.real+room) + pageBytes
+	if r.real+chargedAhead > want {
+		to = pageFloor(r.real+chargedAhead) + pageBytes
 	}
 	if to >= now {
 		return ErrUsage
 	}
 	if mayExempt() {
 		err = l.shield(func() error { return l.setMax(to) })
-	} else if err = l.shed(ctx, to-room); err == nil {
+	} else if err = l.shed(ctx, to-chargedAhead); err == nil {
 		err = l.setMax(to)
 	}
 	if err == nil && to > want {
@@ -202,9 +220,6 @@ func (l *level) setHigh(to policy.Limit) error {
 	if l.high == to || l.rec == nil {
 		return nil
 	}
-	l.busy.Add(1)
-	defer l.busy.Add(-1)
-	defer l.fs.watch.settle()
 	l.rec.intend(fileHigh, l.soft.String(), to.String())
 	if err := l.save(); err != nil {
 		return err
@@ -223,17 +238,18 @@ func (l *level) setHigh(to policy.Limit) error {
 // liftHigh takes memory.high out of the way.
 func (l *level) liftHigh() error { return l.setHigh(policy.NoLimit) }
 
-// undoLimits puts memory.high and memory.max back. l.mu is held.
-func (l *level) undoLimits() error {
-	l.busy.Add(1)
-	defer l.busy.Add(-1)
-	defer l.fs.watch.settle()
-	left, err := l.fs.undoV2(l.dir, l.rec)
+// undoLimits puts memory.high and memory.max back; one that usage does not fit
+// under only if it is late. l.mu is held.
+func (l *level) undoLimits(late bool) error {
+	left, err := l.fs.undoV2(l.dir, l.rec, late)
 	for _, why := range left {
 		l.fs.log.Warn("left as it is", "cgroup", l.dir.path, "why", why)
 	}
-	l.high, l.lent = l.soft, 0
-	l.maxField.Store(nil)
+	l.high = l.soft
+	if l.rec.Fields[fileMax] == nil {
+		l.lent = 0
+		l.maxField.Store(nil)
+	}
 	return errors.Join(err, l.save())
 }
 
@@ -284,6 +300,10 @@ func (l *level) highWritten() {
 	defer l.mu.Unlock()
 	shown, err := l.readLimit(fileHigh)
 	if err != nil || shown == l.high {
+		return
+	}
+	if l.rec != nil && l.rec.Fields[fileHigh].ours(shown.String()) {
+		l.high = shown // a write that failed half-way
 		return
 	}
 	l.soft, l.high = shown, shown

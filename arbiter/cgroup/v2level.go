@@ -42,7 +42,6 @@ type level struct {
 	users atomic.Pointer[[]*v2] // the keys of stakes, for whoever must not wait
 	owned atomic.Bool           // rec is not nil
 	up    atomic.Bool           // the same as guarded
-	busy  atomic.Int32          // our own writers of limit files
 	work  worker
 
 	maxField atomic.Pointer[Field] // a copy of the record's, for whoever must not wait
@@ -52,6 +51,7 @@ type level struct {
 	lent    uint64       // bytes above limit
 	soft    policy.Limit // memory.high as others set it
 	high    policy.Limit // memory.high as it is
+	owing   bool         // memory.max is above what was lent, since usage is
 	guarded bool
 	since   time.Time // when the guard was put up
 	barred  time.Time // no guard before that
@@ -77,7 +77,7 @@ type stake struct {
 	slack             uint64 // room for the freezing itself, where scores cannot be had
 }
 
-func (s *stake) room() uint64 { return max(s.borrowed, s.granted, s.slack) }
+func (s *stake) room() uint64 { return max(s.borrowed+s.granted, s.slack) }
 
 // openLevel returns the level of path, opening it if need be. s.mu is held.
 func (s *FS) openLevel(path string) (*level, error) {
@@ -174,8 +174,29 @@ func (l *level) disown() error {
 	return l.drop()
 }
 
-// leave ends c's use. What only its guard changed is put back: first the
-// kernel's right to kill, then the limits.
+// yield gives the kernel its right to kill back where only c's guard took it,
+// c's own processes first. All levels yield before any leaves: whoever is
+// exempt still while a limit is hit leaves the others there to be killed.
+func (l *level) yield(c *v2) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stakes[c]
+	if s == nil || l.rec == nil {
+		return nil
+	}
+	if l == c.self {
+		l.scores.resting, l.scores.crowded = false, false
+	}
+	s.hold = false
+	if l.held() {
+		return ignoreGone(l.settle())
+	}
+	clear(l.scores.reasons)
+	l.scores.shields = 0 // whatever they were for, the kernel decides from here on
+	return ignoreGone(l.standDown())
+}
+
+// leave ends c's use. The limits that only its guard changed are put back.
 func (l *level) leave(ctx context.Context, c *v2) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,25 +211,31 @@ func (l *level) leave(ctx context.Context, c *v2) error {
 	if l.rec == nil {
 		return nil
 	}
-	if l.held() {
-		return ignoreGone(l.relend(ctx))
+	if l.needed() {
+		err := l.relend(ctx)
+		if errors.Is(err, ErrUsage) {
+			err = nil // what the others use keeps it: the sampler tries again
+		}
+		if !l.held() {
+			err = errors.Join(err, l.setHigh(l.soft))
+		}
+		return ignoreGone(err)
 	}
 	l.fs.sampler.remove(l)
-	clear(l.scores.reasons)
-	l.scores.shields = 0 // whatever they were for, the kernel decides from here on
-	return ignoreGone(errors.Join(l.standDown(), l.undoLimits()))
+	clear(l.scores.reasons) // an outer guard looked for newcomers meanwhile
+	return ignoreGone(errors.Join(l.standDown(), l.undoLimits(false)))
 }
 
 // finish ends what leave began, once the tasks run again. l.mu is not held.
 func (l *level) finish() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.rec == nil || l.held() {
+	if l.rec == nil || l.needed() {
 		return nil
 	}
 	if !l.rec.empty() { // an outer guard looked for newcomers meanwhile
 		clear(l.scores.reasons)
-		if err := ignoreGone(l.undoLimits()); err != nil {
+		if err := ignoreGone(l.undoLimits(true)); err != nil {
 			return err
 		}
 	}
@@ -225,6 +252,17 @@ func (l *level) publish() {
 func (l *level) held() bool {
 	for _, s := range l.stakes {
 		if s.hold {
+			return true
+		}
+	}
+	return false
+}
+
+// needed reports whether a user wants the guard, or has room from here. l.mu is
+// held.
+func (l *level) needed() bool {
+	for _, s := range l.stakes {
+		if s.hold || s.room() > 0 {
 			return true
 		}
 	}
@@ -274,11 +312,8 @@ func (l *level) listen() error {
 		return err
 	}
 	for name, changed := range map[string]func(){fileMax: l.maxWritten, fileHigh: l.highWritten} {
-		wd, err := l.fs.watch.notify(l.dir, name, unix.IN_MODIFY, func(uint32, string) {
-			if l.busy.Load() == 0 {
-				go changed()
-			}
-		})
+		// Our own writes are told as well: changed knows them.
+		wd, err := l.fs.watch.notify(l.dir, name, unix.IN_MODIFY, func(uint32, string) { go changed() })
 		if err != nil {
 			l.unlisten()
 			return err

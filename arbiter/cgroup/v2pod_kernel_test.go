@@ -271,7 +271,7 @@ func TestKernelV2ForeignWrites(t *testing.T) {
 
 // Somebody who thaws what we hold is told about.
 func TestKernelV2ForeignThaw(t *testing.T) {
-	testkit.Need(t, testkit.V2Memory)
+	testkit.Need(t, testkit.V2Memory, testkit.SysResource)
 	group := testkit.Tree(t, testkit.Options{Limit: 64 * mib})
 	group.Start(testkit.Load{Kind: testkit.Sleep})
 	g := newGuard(t)
@@ -279,7 +279,13 @@ func TestKernelV2ForeignThaw(t *testing.T) {
 	must(t, c.Freeze(t.Context()))
 	group.Write("cgroup.freeze", "0")
 	g.await(cgroup.EventFreezerChanged, c)
+	testkit.Eventually(t, "it counts as running", func() bool { return c.Status().State != cgroup.HeldNow })
+	group.Start(testkit.Load{Kind: testkit.Anon})
+	g.await(cgroup.EventLimit, c) // as if it had never been held
+	must(t, c.Freeze(t.Context()))
+	must(t, c.Kill(t.Context()))
 	must(t, c.Disarm(t.Context()))
+	group.Start(testkit.Load{Kind: testkit.Sleep})
 	// What somebody else froze stays frozen.
 	g.arm(group)
 	group.Write("cgroup.freeze", "1")

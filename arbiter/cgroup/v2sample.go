@@ -20,6 +20,9 @@ func (l *level) sample(now time.Time) time.Duration {
 	if l.scores.resting || l.scores.doomed {
 		return sampleLatest
 	}
+	if l.owing {
+		go l.repay()
+	}
 	r, err := l.glance(b, now)
 	if err != nil {
 		return sampleLatest
@@ -42,13 +45,15 @@ func (l *level) consider(b band, r reading) guardMove {
 	high, _ := l.high.Bytes()
 	switch {
 	case l.guarded && l.stuck(r.at):
-		return guardMove{kind: letGo, high: b.top, why: "nobody held it at its limit"}
+		return guardMove{kind: surrender, why: "nobody held it at its limit"}
 	case l.guarded && (l.always() || l.innerGuarded()):
 		return guardMove{kind: stay}
 	case l.guarded:
 		return whileGuarded(b, l.since, &l.trail, r)
 	case l.slackened() || l.fs.noGuards.Load():
 		return guardMove{kind: stay} // it is being stopped without a guard, or nothing is to be done
+	case l.always() && mayExempt() && !r.at.Before(l.barred):
+		return guardMove{kind: standGuard, why: "guard is always on"}
 	case l.cached:
 		return onCache(b, &l.trail, r)
 	case high == 0 && r.real+b.tolerance() >= b.top:
@@ -92,7 +97,7 @@ func (l *level) carry() {
 	l.decide(func(b band, r reading) guardMove {
 		l.complain(l.rescan())
 		move := l.consider(b, r)
-		if l.guarded && move.kind == letGo && l.stuck(r.at) {
+		if move.kind == surrender {
 			l.fs.log.Warn("nothing was frozen at its limit; the kernel decides", "cgroup", l.dir.path)
 		}
 		return move

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,15 +109,19 @@ func (b scoreboard) note(list func() ([]int, error), rec *Record, done map[int]b
 			continue // gone: whatever else it is, it cannot be written either
 		}
 		if adj != scoreExempt {
-			scores[pid] = adj
 			fresh = append(fresh, pid)
+			scores[pid] = adj
+			if !first && adj < rec.Scores.of(b.proc, pid) && !b.placed(pid, rec.Scores.Since, pids) {
+				// What is exempt may lower its score itself, and gains nothing.
+				scores[pid] = rec.Scores.of(b.proc, pid)
+			}
 		} else if first {
 			// Its own: an inherited one cannot be there before the first pass.
 			scores[pid] = adj
 		}
 	}
 	if rec.Scores == nil && len(scores) > 0 {
-		rec.Scores = &ScoreRecord{Base: mostCommon(scores)}
+		rec.Scores = &ScoreRecord{Base: mostCommon(scores), Since: ticks()}
 	}
 	for pid, adj := range scores {
 		if adj == rec.Scores.Base {
@@ -128,6 +133,24 @@ func (b scoreboard) note(list func() ([]int, error), rec *Record, done map[int]b
 		}
 	}
 	return fresh, nil
+}
+
+// placed reports whether a process was started by somebody outside of the
+// list, as a container runtime does, and later than since: then its score is
+// what it was given, and it never was exempt.
+func (b scoreboard) placed(pid int, since uint64, list []int) bool {
+	st, err := readStat(b.proc, strconv.Itoa(pid))
+	return err == nil && st.start > since && !slices.Contains(list, st.parent)
+}
+
+// ticks is the time since boot as /proc/PID/stat counts it, in hundredths of a
+// second (USER_HZ).
+func ticks() uint64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0
+	}
+	return uint64(now.Nano()) / 1e7
 }
 
 // set adds or replaces an exception.
@@ -158,35 +181,80 @@ func mostCommon(scores map[int]int) int {
 	return best
 }
 
-// restore gives every process of a list that is exempt the score that rec says: its
-// own, or for newcomers the base. It looks again until none is left, since a
-// process may fork between the reading and the writing.
+// restore gives every process of a list the score that rec says: its own, or
+// for newcomers the base. It looks again until none is exempt, since a process
+// may fork between the reading and the writing, or have forked and be gone.
+// Where such come and go all the time, a row of passes without one is enough.
 func (b scoreboard) restore(list func() ([]int, error), scores *ScoreRecord) error {
+	done := map[int]bool{}
+	calm := 0
 	for range scorePasses {
 		pids, err := list()
 		if err != nil {
 			return err
 		}
-		left := 0
+		calm++
+		gone := false
 		for _, pid := range pids {
 			adj, err := b.read(pid)
-			if err != nil || adj != scoreExempt {
+			if err != nil {
+				gone = true
 				continue
 			}
 			want := scores.of(b.proc, pid)
-			if want == scoreExempt {
+			if want == scoreExempt || done[pid] && adj != scoreExempt {
 				continue
 			}
-			left++
-			if err := b.write(pid, want); err != nil && !errors.Is(err, ErrGone) {
+			if adj == scoreExempt {
+				calm = 0
+			}
+			done[pid] = true
+			if err := b.putBack(pid, adj, want); err != nil && !errors.Is(err, ErrGone) {
 				return fmt.Errorf("restore oom_score_adj of process %d: %w", pid, err)
 			}
 		}
-		if left == 0 {
+		if calm > 0 && !gone {
 			return nil
 		}
 	}
+	if calm < scorePasses/2 {
+		return errors.New("restore oom_score_adj: exempt processes keep appearing")
+	}
 	return nil
+}
+
+// putBack gives a process that was exempt, and reads adj, the score want. The
+// kernel lets a process lower its own score down to what somebody with
+// CAP_SYS_RESOURCE wrote last, which no file shows: so want is written even to
+// a process that has given itself another score, which it keeps if it is
+// higher.
+func (b scoreboard) putBack(pid, adj, want int) error {
+	if err := b.write(pid, want); err != nil || adj <= want {
+		return err
+	}
+	return withoutResource(func() error { return b.write(pid, adj) })
+}
+
+// withoutResource runs f on a thread that lacks CAP_SYS_RESOURCE.
+func withoutResource(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	with := data
+	data[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("drop CAP_SYS_RESOURCE: %w", err)
+	}
+	err := f()
+	if back := unix.Capset(&hdr, &with[0]); back != nil {
+		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+		return errors.Join(err, fmt.Errorf("take CAP_SYS_RESOURCE again: %w", back))
+	}
+	return err
 }
 
 // of is the score that a process had or would have inherited.

@@ -44,7 +44,7 @@ func (c *v2) crouch(e Event) {
 	}
 	defer end()
 	c.mu.Lock()
-	wanted := c.opts.Hold && c.armed && !c.held
+	wanted := c.opts.Hold && !c.opts.NotAtLimit && c.armed && !c.held
 	c.mu.Unlock()
 	if !wanted || c.quiet.Load() {
 		return
@@ -64,7 +64,7 @@ func (c *v2) slacken(ctx context.Context) error {
 		l.mu.Lock()
 		n, limited := l.limit.Bytes()
 		if s := l.stakes[c]; s != nil && limited && l.rec != nil {
-			s.slack = max(s.borrowed, s.granted) + slackOf(n)
+			s.slack = s.borrowed + s.granted + slackOf(n)
 			errs = append(errs, l.relend(ctx), l.liftHigh())
 		}
 		l.mu.Unlock()
@@ -81,8 +81,11 @@ func (c *v2) fit(ctx context.Context) error {
 		if s := l.stakes[c]; s != nil && limited && l.rec != nil {
 			current, err := l.dir.number(fileCurrent)
 			s.slack = 0
-			if floor := current + 64*pageBytes; err == nil && floor > n+s.room() {
-				s.slack = floor - n
+			for _, other := range l.stakes {
+				n += other.room()
+			}
+			if floor := current + chargedAhead; err == nil && floor > n {
+				s.slack = s.room() + floor - n
 			}
 			low := l.relend(ctx)
 			if errors.Is(low, ErrUsage) {
