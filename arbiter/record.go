@@ -115,7 +115,7 @@ func noteOf(before, now state, ev event) (what string, sync bool) {
 		return "the raised limit was reached as well", false
 	case evEscalate:
 		return "escalated: the limit was reached", true
-	case evDeadline, evWaited, evGiveUp, evOtherwise, evFailed:
+	case evDeadline, evWaited, evGiveUp, evThawed, evOtherwise, evFailed:
 		return fmt.Sprintf("to the verdict: %s", now.why), true
 	case evVerdict:
 		if ev.err != nil {

@@ -81,6 +81,7 @@ const (
 	evOtherwise                   // the daemon ends in good order: the rule's otherwise, now
 	evEscalate                    // the limit was reached during a case that did not hold
 	evLimitAgain                  // the limit was reached during a running step
+	evThawed                      // somebody else thawed the container
 	evGone                        // the container vanished
 )
 
@@ -117,6 +118,8 @@ func (e event) interrupts(s state) bool {
 		return !s.hold
 	case evLimitAgain:
 		return s.phase == stepping && s.hold && !s.frozen
+	case evThawed:
+		return s.frozen
 	}
 	return false
 }
@@ -170,6 +173,10 @@ func (s state) after(e event) state {
 		s.phase, s.outcome = closed, casebook.OutcomeKernel
 	case evLimitAgain:
 		return s.settle()
+	case evThawed:
+		if s.frozen {
+			return s.giveBack(e.why)
+		}
 	case evEscalate:
 		if !s.hold {
 			return s.escalate(e)

@@ -201,6 +201,14 @@ func TestTransition(t *testing.T) {
 		did:     "hold, snapshot, raise, thaw, heap-dump, give back",
 		outcome: casebook.OutcomeKernel, results: "ok preempted skipped", why: "node",
 	}, {
+		name: "somebody else thaws it", verdict: kill, x: script{before: map[string]event{"snapshot": {kind: evThawed, why: "thawed"}}},
+		did:     "hold, snapshot, give back",
+		outcome: casebook.OutcomeKernel, results: "preempted skipped skipped", why: "thawed",
+	}, {
+		name: "somebody else thaws what runs anyhow", verdict: kill, x: script{before: map[string]event{"heap-dump": {kind: evThawed, why: "thawed"}}},
+		did:     "hold, snapshot, raise, thaw, heap-dump, freeze, restore, verdict kill",
+		outcome: casebook.OutcomeKill, results: "ok ok skipped",
+	}, {
 		name: "the daemon stops", verdict: resume, x: script{before: map[string]event{"snapshot": {kind: evOtherwise, why: "stopping"}}},
 		did:     "hold, snapshot, verdict kill",
 		outcome: casebook.OutcomeKill, results: "preempted skipped skipped", why: "stopping",

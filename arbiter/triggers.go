@@ -15,6 +15,9 @@ import (
 // minCooldown keeps a threshold that stays crossed from opening case after case.
 const minCooldown = time.Second
 
+// thawToKill is how long a container that a stranger thawed may take to die.
+const thawToKill = time.Second
+
 // echoOfKill is how long after a kill a limit may be met by nobody.
 const echoOfKill = 2 * time.Second
 
@@ -42,6 +45,7 @@ func (e *Engine) handle(ev cgroup.Event) {
 		e.queue.add(ct.id.Cgroup)
 	case cgroup.EventFreezerChanged:
 		e.log.Warn("freezer changed by somebody else", "container", ct.id.String(), "cgroup", ct.id.Cgroup, "why", ev.Why)
+		e.thawed(ct, ev)
 	case cgroup.EventEscape:
 		e.escaped(ct, ev)
 	case cgroup.EventNotOurs:
@@ -73,6 +77,20 @@ func (e *Engine) atLimit(ct *container, ev cgroup.Event) {
 		}
 	}
 	e.open(ct, ev, policy.OnLimit, func(*policy.Rule) string { return ev.Why })
+}
+
+// thawed ends a case whose container runs though it was to stand still. Who
+// thaws to kill, as a container runtime does, gets the time to.
+func (e *Engine) thawed(ct *container, ev cgroup.Event) {
+	c := ct.open
+	if c == nil || !c.holds() || ct.cg.Status().State == cgroup.HeldNow {
+		return
+	}
+	time.AfterFunc(thawToKill, func() {
+		if pids, err := ct.cg.Pids(); err == nil && len(pids) > 0 && ct.cg.Status().State != cgroup.HeldNow {
+			c.post(event{kind: evThawed, why: ev.Why})
+		}
+	})
 }
 
 // escalate turns a case that runs beside its container into a limit case.

@@ -263,7 +263,7 @@ func (c *v2) thawedByOthers() {
 	l.complain(c.ready(ctx))
 	c.setHeld(false)
 	c.quiet.Store(false)
-	c.fs.emitSoon(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: "somebody else made cgroup.freeze=0"})
+	c.fs.emitSoon(Event{Kind: EventFreezerChanged, Cgroup: c, At: time.Now(), Why: "somebody else thawed it while it was held"})
 }
 
 // overruled reports whether cgroup.freeze says other than what we want. While

@@ -1,6 +1,9 @@
 package cgroup
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // barredFor is how long an ancestor stays without a guard after somebody who is
 // not ours reached its limit.
@@ -53,11 +56,14 @@ func (l *level) ancestorHit(now time.Time) {
 }
 
 // grower is the path of the child whose usage rose most above its mark; where
-// none rose much, the largest. l.mu is held.
+// none rose much, the largest. What stands still did not grow. l.mu is held.
 func (l *level) grower() string {
 	best, most := l.dir.path, int64(mib)
 	largest, size := l.dir.path, uint64(0)
 	for path, usage := range l.usages() {
+		if l.still(path) {
+			continue
+		}
 		if grown := int64(usage) - int64(l.marks[path]); grown > most {
 			best, most = path, grown
 		}
@@ -69,6 +75,11 @@ func (l *level) grower() string {
 		return largest
 	}
 	return best
+}
+
+// still reports whether a child of l is a container that is held.
+func (l *level) still(path string) bool {
+	return slices.ContainsFunc(*l.users.Load(), func(c *v2) bool { return within(c.path, path) && c.quiet.Load() })
 }
 
 // mark notes how much the children of an ancestor use. At the limit nobody grows

@@ -97,6 +97,31 @@ func TestKernelVanishes(t *testing.T) {
 	}
 }
 
+// Somebody who thaws a held container has taken it over: nothing claims that it
+// is held, and it is guarded again soon.
+func TestKernelThawedByOthers(t *testing.T) {
+	t.Parallel()
+	g := group(t, 64*mib)
+	r := start(t, settings{groups: []*testkit.Group{g}, policy: rule(g, wait, `do = "kill"`)})
+	l := r.leak(g, "--ceiling", "200MiB", "--rate", "200MiB/s")
+	h := r.awaitHold(g.Path, "wait")
+	g.SetLimit(256 * mib) // room to run in
+	file, thaw := g.Dir()+"/cgroup.freeze", "0"
+	if g.Version() == 1 {
+		file, thaw = g.FreezerDir()+"/freezer.state", "THAWED"
+	}
+	if err := os.WriteFile(file, []byte(thaw), 0); err != nil {
+		t.Fatal(err)
+	}
+	rec := r.awaitClosed(g.Path, 1)
+	if rec.ID != h.ID || rec.Outcome != casebook.OutcomeKernel || !strings.Contains(rec.Why, "somebody else thawed it") {
+		t.Errorf("case %s closed as %s: %s", rec.ID, rec.Outcome, rec.Why)
+	}
+	if l.ended() {
+		t.Error("the container did not live on")
+	}
+}
+
 // A step that never ends is ended, its children with it, and the verdict comes.
 func TestKernelStepNeverEnds(t *testing.T) {
 	g := group(t, 64*mib)
