@@ -123,7 +123,7 @@ func (l *level) comingDown(all []*level) {
 	if len(all) == 1 {
 		return
 	}
-	grower := l.grower()
+	grower, _ := l.grower((*v2).isHeld)
 	if grower == l.dir.path {
 		return
 	}

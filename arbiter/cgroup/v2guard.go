@@ -279,7 +279,8 @@ func (l *level) arm(now time.Time) error {
 	case l.always() && mayExempt():
 		return l.apply(b, guardMove{kind: standGuard, why: "guard is always on"}, r)
 	case r.real+b.tolerance() >= b.top && mayExempt():
-		return l.apply(b, guardMove{kind: standGuard, why: "near its limit when it was armed"}, r)
+		l.work.ask(l.react) // outer limits come first, and their mu is not to be had here
+		return nil
 	}
 	if current, err := l.dir.number(fileCurrent); err == nil && current >= b.base && cacheOnly(b, r) {
 		l.cached = true

@@ -9,6 +9,10 @@ import (
 // not ours reached its limit.
 const barredFor = 10 * time.Second
 
+// blameAfter is how long a limit has to be hit, while somebody is held below
+// it, until one is blamed that did not grow.
+const blameAfter = time.Second
+
 // limitHit tells whose limit was hit, on the watching goroutine. At an ancestor's, the one that grew has
 // to be found first.
 func (l *level) limitHit(now time.Time) {
@@ -33,7 +37,10 @@ func (l *level) ancestorHit(now time.Time) {
 	if !l.full() {
 		return // it was raised meanwhile
 	}
-	child := l.grower()
+	child, grew := l.grower((*v2).stops)
+	if !grew && l.any(l.dir.path, (*v2).stops) && now.Sub(time.Unix(0, l.firstOf.Load())) < blameAfter {
+		return // the notice may be of one that is being stopped; whoever runs on sends more
+	}
 	for _, c := range *l.users.Load() {
 		if within(c.path, child) {
 			c.emitLimit(Event{
@@ -56,12 +63,13 @@ func (l *level) ancestorHit(now time.Time) {
 }
 
 // grower is the path of the child whose usage rose most above its mark; where
-// none rose much, the largest. What stands still did not grow. l.mu is held.
-func (l *level) grower() string {
-	best, most := l.dir.path, int64(mib)
+// none rose much, the largest. One with a container that but is true of is none.
+// l.mu is held.
+func (l *level) grower(but func(*v2) bool) (path string, grew bool) {
+	best, most := "", int64(mib)
 	largest, size := l.dir.path, uint64(0)
 	for path, usage := range l.usages() {
-		if l.still(path) {
+		if l.any(path, but) {
 			continue
 		}
 		if grown := int64(usage) - int64(l.marks[path]); grown > most {
@@ -71,15 +79,25 @@ func (l *level) grower() string {
 			largest, size = path, usage
 		}
 	}
-	if best == l.dir.path {
-		return largest
+	if best == "" {
+		return largest, false
 	}
-	return best
+	return best, true
 }
 
-// still reports whether a child of l is a container that is held.
-func (l *level) still(path string) bool {
-	return slices.ContainsFunc(*l.users.Load(), func(c *v2) bool { return within(c.path, path) && c.quiet.Load() })
+// any reports whether something is true of a container in a directory.
+func (l *level) any(path string, is func(*v2) bool) bool {
+	return slices.ContainsFunc(*l.users.Load(), func(c *v2) bool { return within(c.path, path) && is(c) })
+}
+
+// stops reports whether c is held, about to be, or being let go of.
+func (c *v2) stops() bool { return c.quiet.Load() }
+
+// isHeld reports whether c stands still.
+func (c *v2) isHeld() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held
 }
 
 // mark notes how much the children of an ancestor use. At the limit nobody grows

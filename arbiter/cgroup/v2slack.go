@@ -24,7 +24,7 @@ func slackOf(limit uint64) uint64 { return max(64*mib, limit/4) }
 func (l *level) crouch(at time.Time, why string) {
 	child := ""
 	if users := *l.users.Load(); len(users) > 0 && users[0].self != l {
-		child = l.grower()
+		child, _ = l.grower((*v2).stops)
 	}
 	for _, c := range *l.users.Load() {
 		if c.self == l || child != "" && within(c.path, child) {

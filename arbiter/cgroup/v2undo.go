@@ -10,7 +10,7 @@ import (
 )
 
 // settleWait is how long a full limit is given to be left by whoever filled it.
-const settleWait = 250 * time.Millisecond
+const settleWait = time.Second
 
 // undoV2 undoes the scores and the kernel files of a version 2 record, in the
 // order in which the kernel can decide at any moment: its right to kill first,
@@ -101,7 +101,7 @@ func (s *FS) press(d *dir, rec *Record, limit uint64) error {
 	if err != nil {
 		return err
 	}
-	to := pageFloor(current) + pageBytes
+	to := pageFloor(current) + chargedAhead
 	if now, ok := limitBytes(shown); !ok || to < now {
 		rec.intend(fileMax, shown, bytesOf(to))
 		if err := d.setRecord(rec); err != nil {
