@@ -74,9 +74,21 @@
 // allows, guarded.
 //
 // The limits that are guarded are the container's own, its parent's, which in a
-// one-container pod is hit first, and the tightest. Guards go up from the inside
-// out and come down from the outside in; an outer one does not go before an
-// inner one. Else the kernel would find the pause process alone to kill.
+// one-container pod is hit first, and the tightest. An outer guard stands before
+// an inner one and does not go before it. Else the kernel would find the pause
+// process alone to kill. Within one, exemptions go up from the inside out, and
+// come down with the child that grew first, for the same reason.
+//
+// What is given back gets its scores at every level before any limit, and the
+// limits from the inside out. A write of memory.max below usage kills one
+// process after the other until the memory of the first is back, so the limit
+// first goes down to what is used: the next charge kills one. Only who charges
+// nothing for a second is killed by the write.
+//
+// A process that may lower its score keeps the right to after the guard unless
+// somebody with CAP_SYS_RESOURCE writes it anew (oom_score_adj_min, which no
+// file shows). So every process gets its score written, also one that has given
+// itself another meanwhile; a higher one it keeps.
 //
 // The verdict to kill has the kernel do it: no swap, memory.oom.group, a
 // memory.max of 1 MiB. memory.events, the kernel log, the runtime and the

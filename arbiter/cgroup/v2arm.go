@@ -273,8 +273,9 @@ func (c *v2) overruled() bool {
 	return err == nil && (v == "1") != c.wantFrozen.Load()
 }
 
-// Disarm undoes everything: scores and limits from the outside in, and the
-// thaw last, so that the kernel may kill again before anything runs again.
+// Disarm undoes everything: the scores first, so that the kernel may kill again
+// before anything runs again, then the limits, and the thaw. A limit that usage
+// does not fit under comes last.
 func (c *v2) Disarm(ctx context.Context) error {
 	select {
 	case c.turn <- struct{}{}:
