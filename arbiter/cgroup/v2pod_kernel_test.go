@@ -230,7 +230,7 @@ func TestKernelV2ForeignWrites(t *testing.T) {
 			must(t, c.Borrow(t.Context(), 16*mib))
 		},
 		"guarded": func(t *testing.T, _ *guard, c cgroup.Cgroup, group *testkit.Group) {
-			child := group.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 120 * mib})
+			child := group.Start(testkit.Load{Kind: testkit.Anon, Ceiling: 112 * mib})
 			testkit.Eventually(t, "it is guarded", func() bool { return child.Done() && c.Status().State == cgroup.Guarded })
 		},
 	}
