@@ -81,7 +81,7 @@ func TestParseStat(t *testing.T) {
 	t.Parallel()
 	line := "4213 (a) b (c) D 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20\n"
 	got, err := parseStat([]byte(line))
-	if want := (procStat{state: 'D', start: 987654}); err != nil || got != want {
+	if want := (procStat{state: 'D', parent: 1, start: 987654}); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for _, bad := range []string{"", "1 (x", "1 (x) S 1 2", "1 (x) SS " + strings.Repeat("1 ", 30)} {
