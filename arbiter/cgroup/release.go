@@ -38,7 +38,8 @@ type ReleaseReport struct {
 }
 
 // Release undoes what undo records say, with nothing but the cgroup tree: no
-// daemon, no disk. Ancestors come first; whatever a live daemon has locked is
+// daemon, no disk. Ancestors come first (but for scores, and for version 2 limits
+// that usage does not fit under); whatever a live daemon has locked is
 // skipped. Where the kernel shows a value that is not one of ours, it stays.
 // Released twice is as good as once.
 func (s *FS) Release(ctx context.Context, o ReleaseOptions) (ReleaseReport, error) {
