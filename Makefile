@@ -45,7 +45,7 @@ test-integration: all deps
 debuggees: deps
 	$(GO) test -count=1 -run TestBuildDebuggees ./arbiter/dump
 
-test-guest: all debuggees
+test-guest: all
 	$(GO) run ./tests/guest -suite ci
 
 test-guest-all: all debuggees

@@ -37,8 +37,9 @@ const (
 	dumps   = "./arbiter/dump"
 )
 
-// debuggers is a boot in which debuggers open what was held there. What cannot
-// be built in a guest is in .cache/debug already.
+// debuggers is a boot in which debuggers open what was held there, as they do on
+// the build machine in every run of the tests. What cannot be built in a guest is
+// in .cache/debug already.
 var debuggers = suiteBoot{
 	kernel: "6.1", pkgs: []string{dumps}, run: "TestKernelDebuggers", count: 1, limit: 15 * time.Minute,
 	host: slices.Concat(jdk, gdb), add: []string{".cache/debug"}, env: []string{jdkPath},
@@ -52,7 +53,6 @@ var suites = map[string][]suiteBoot{
 		{kernel: "6.1", pkgs: []string{holds}, run: matrix, count: 2, limit: 10 * time.Minute},
 		{kernel: "6.12", pkgs: []string{holds}, run: matrix, count: 2, limit: 10 * time.Minute},
 		{kernel: "6.1", pkgs: []string{stories}, run: "TestKernel", host: jdk, count: 1, limit: 20 * time.Minute},
-		debuggers,
 		{kernel: "6.1", v1: true, pkgs: []string{stories}, run: "TestKernel(Resume|Running|Operator|Foreign|OneOwner|Children)", count: 1, limit: 10 * time.Minute},
 	},
 	"all": {

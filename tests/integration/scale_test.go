@@ -50,7 +50,7 @@ func (r *rig) awaitGuards(n int) {
 func TestKernelStorm(t *testing.T) {
 	n := 200
 	if version() == 2 {
-		n = 16 // an emulated machine
+		n = 8 // an emulated machine
 	}
 	groups, r := many(t, n, 24*mib, `[[rule.step]]
 action = "core-dump"
