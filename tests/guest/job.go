@@ -76,6 +76,7 @@ func step(script *strings.Builder, dir string, argv []string) {
 func testFlags(o options) []string {
 	flags := []string{
 		"-test.run=" + o.run,
+		"-test.skip=" + o.skip,
 		"-test.count=" + strconv.Itoa(o.count),
 		// The test's own deadline tells more than the rig's: it comes first.
 		"-test.timeout=" + max(o.timeout-30*time.Second, o.timeout/2).String(),

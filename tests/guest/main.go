@@ -76,6 +76,7 @@ type options struct {
 	vmlinuz string
 	pkgs    []string
 	run     string
+	skip    string
 	count   int
 	short   bool
 	quiet   bool
@@ -165,6 +166,7 @@ func parse(argv []string) (options, error) {
 	fs.StringVar(&o.vmlinuz, "vmlinuz", "", "boot this kernel image instead (x86-64; nvme and ext4 built in)")
 	fs.StringVar(&pkgs, "pkg", "", "packages to test, separated by commas")
 	fs.StringVar(&o.run, "run", "TestKernel", "with -pkg: which tests")
+	fs.StringVar(&o.skip, "skip", "", "with -pkg: which of them not")
 	fs.IntVar(&o.count, "count", 1, "with -pkg: how many rounds")
 	fs.BoolVar(&o.short, "short", false, "with -pkg: -test.short")
 	fs.BoolVar(&o.quiet, "q", false, "with -pkg: without -test.v (skips are not listed then)")
