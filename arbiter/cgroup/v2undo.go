@@ -111,10 +111,13 @@ func (s *FS) press(d *dir, rec *Record, limit uint64) error {
 			return err
 		}
 	}
-	for deadline := time.Now().Add(settleWait); time.Now().Before(deadline); time.Sleep(killPoll) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleWait)
+	defer cancel()
+	for ctx.Err() == nil {
 		if over, err := d.over(limit); err != nil || !over {
 			return err
 		}
+		pause(ctx, killPoll)
 	}
 	return nil
 }
