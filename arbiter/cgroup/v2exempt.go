@@ -242,7 +242,9 @@ func (l *level) inherit(outer *level) error {
 	if outer.rec.Scores == nil {
 		return nil
 	}
-	l.rec.Scores = &ScoreRecord{Base: outer.rec.Scores.Base, Except: slices.Clone(outer.rec.Scores.Except)}
+	scores := *outer.rec.Scores
+	scores.Except = slices.Clone(scores.Except)
+	l.rec.Scores = &scores
 	maps.Copy(l.scores.reasons, outer.scores.reasons)
 	l.scores.shields, l.scores.on = outer.scores.shields, outer.scores.on
 	if err := l.save(); err != nil {
