@@ -69,8 +69,9 @@ type Cgroup interface {
 	// tries again later (or, for borrowed room, kills).
 	Restore(ctx context.Context) error
 	// Grant is Borrow for a resume verdict: bytes above the original limit
-	// that may outlive the case, instead of all that was lent before. On Disarm it is lowered if usage fits; else
-	// it is left and the record dropped.
+	// that may outlive the case, instead of all that was lent before. On
+	// Disarm it is lowered if usage fits; else it is left and the record
+	// dropped.
 	Grant(ctx context.Context, bytes uint64) error
 
 	// Kill ends every process and returns once the cgroup is empty and its

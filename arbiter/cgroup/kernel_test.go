@@ -62,11 +62,16 @@ func (w testWriter) Write(b []byte) (int, error) {
 // arm opens and arms a group for holding.
 func (g *guard) arm(group *testkit.Group) cgroup.Cgroup {
 	g.t.Helper()
+	return g.armWith(group, cgroup.ArmOptions{Hold: true})
+}
+
+func (g *guard) armWith(group *testkit.Group, o cgroup.ArmOptions) cgroup.Cgroup {
+	g.t.Helper()
 	c, err := g.Get(group.Path)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if _, err := c.Arm(g.t.Context(), cgroup.ArmOptions{Hold: true}); err != nil {
+	if _, err := c.Arm(g.t.Context(), o); err != nil {
 		g.t.Fatal(err)
 	}
 	return c

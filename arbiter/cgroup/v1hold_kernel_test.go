@@ -18,11 +18,8 @@ func TestKernelV1NoPageTouched(t *testing.T) {
 		t.Run(fmt.Sprintf("%d threads", threads), func(t *testing.T) {
 			group := testkit.Tree(t, testkit.Options{Limit: 64 * mib})
 			g := newGuard(t)
-			c, err := g.Get(group.Path)
-			must(t, err)
 			// As the daemon does: samples find a sleeper that no event told of.
-			_, err = c.Arm(t.Context(), cgroup.ArmOptions{Hold: true, Sample: true})
-			must(t, err)
+			c := g.armWith(group, cgroup.ArmOptions{Hold: true, Sample: true})
 			child := group.Start(testkit.Load{Kind: testkit.Anon, Threads: threads})
 			asleep, nudged := 0, 0
 			for i := range uint64(100) {

@@ -103,16 +103,8 @@ func (l *level) band() (band, bool) {
 
 // reading reads what cannot be reclaimed. l.mu is held.
 func (l *level) reading(now time.Time) (reading, error) {
-	current, err := l.dir.number(fileCurrent)
-	if err != nil {
-		return reading{}, err
-	}
-	b, err := l.dir.read(fileStat)
-	if err != nil {
-		return reading{}, err
-	}
-	cache, err := parseReclaimable(b)
-	return reading{at: now, real: current - min(cache, current)}, err
+	used, err := l.dir.unreclaimable()
+	return reading{at: now, real: used}, err
 }
 
 // react decides after an event. It runs on the level's worker.

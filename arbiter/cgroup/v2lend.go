@@ -93,15 +93,13 @@ func (l *level) relend(ctx context.Context) error {
 	if !limited || l.rec == nil {
 		return nil
 	}
-	var lent uint64
 	l.rec.Borrowed, l.rec.Granted = 0, 0
 	for _, s := range l.stakes {
-		lent += s.room()
 		l.rec.Borrowed += s.room() - s.granted
 		l.rec.Granted += s.granted
 	}
 	l.owing = false
-	want := n + pageFloor(lent)
+	want := n + pageFloor(l.rooms())
 	shown, err := l.readLimit(fileMax)
 	if err != nil {
 		return err
@@ -122,16 +120,21 @@ func (l *level) relend(ctx context.Context) error {
 	return err
 }
 
+// rooms is what all stakes together ask for. l.mu is held.
+func (l *level) rooms() (sum uint64) {
+	for _, s := range l.stakes {
+		sum += s.room()
+	}
+	return sum
+}
+
 // repay lowers memory.max to what is lent once usage fits.
 func (l *level) repay() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, _ := l.limit.Bytes()
-	for _, s := range l.stakes {
-		n += s.room()
-	}
 	r, err := l.reading(time.Now())
-	if err != nil || !l.owing || l.rec == nil || l.scores.doomed || r.real+chargedAhead > n {
+	if err != nil || !l.owing || l.rec == nil || l.scores.doomed || r.real+chargedAhead > n+l.rooms() {
 		return
 	}
 	if err := l.relend(context.Background()); !errors.Is(err, ErrUsage) {

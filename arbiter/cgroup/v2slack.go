@@ -81,11 +81,9 @@ func (c *v2) fit(ctx context.Context) error {
 		if s := l.stakes[c]; s != nil && limited && l.rec != nil {
 			current, err := l.dir.number(fileCurrent)
 			s.slack = 0
-			for _, other := range l.stakes {
-				n += other.room()
-			}
-			if floor := current + chargedAhead; err == nil && floor > n {
-				s.slack = s.room() + floor - n
+			fits := n + l.rooms()
+			if floor := current + chargedAhead; err == nil && floor > fits {
+				s.slack = s.room() + floor - fits
 			}
 			low := l.relend(ctx)
 			if errors.Is(low, ErrUsage) {

@@ -65,7 +65,8 @@ func (s *FS) undoMax(d *dir, rec *Record, late bool) (left []string, err error) 
 		return nil, err
 	}
 	if bytes, ok := limitBytes(to); ok && f.ours(shown) && to != shown {
-		over, err := d.over(bytes)
+		used, err := d.unreclaimable()
+		over := used > bytes
 		if err != nil || over && !late {
 			return nil, err
 		}
@@ -114,7 +115,7 @@ func (s *FS) press(d *dir, rec *Record, limit uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), settleWait)
 	defer cancel()
 	for ctx.Err() == nil {
-		if over, err := d.over(limit); err != nil || !over {
+		if used, err := d.unreclaimable(); err != nil || used <= limit {
 			return err
 		}
 		pause(ctx, killPoll)
@@ -122,18 +123,18 @@ func (s *FS) press(d *dir, rec *Record, limit uint64) error {
 	return nil
 }
 
-// over reports whether what cannot be reclaimed does not fit under a limit.
-func (d *dir) over(limit uint64) (bool, error) {
+// unreclaimable reads how much is used that cannot be reclaimed.
+func (d *dir) unreclaimable() (uint64, error) {
 	current, err := d.number(fileCurrent)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	b, err := d.read(fileStat)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	cache, err := parseReclaimable(b)
-	return current-min(cache, current) > limit, err
+	return current - min(cache, current), err
 }
 
 // limitBytes reads a limit as version 2 shows it; false if it is none.
@@ -149,16 +150,8 @@ func (s *FS) maxAfter(d *dir, rec *Record, f *Field, shown string) (string, erro
 	if rec.Granted == 0 || !f.ours(shown) || parseErr != nil {
 		return f.Original, nil
 	}
-	current, err := d.number(fileCurrent)
-	if err != nil {
-		return "", err
-	}
-	b, err := d.read(fileStat)
-	if err != nil {
-		return "", err
-	}
-	cache, err := parseReclaimable(b)
-	if err != nil || current-min(cache, current)+mib <= original {
+	used, err := d.unreclaimable()
+	if err != nil || used+mib <= original {
 		return f.Original, err
 	}
 	return bytesOf(original + pageFloor(rec.Granted)), nil
